@@ -421,7 +421,8 @@ def _auroc(risky: Bools, rank: Floats) -> float | None:
 
 
 def _average_precision(risky: Bools, rank: Floats) -> float | None:
-    return float(average_precision_score(risky, rank)) if risky.any() else None
+    """Mean precision over the risky records, by falling rank; None with one class only, where it says nothing."""
+    return float(average_precision_score(risky, rank)) if risky.any() and not risky.all() else None
 
 
 def _auroc_replicates(rank: Floats, risky: Bools, weights: Counts) -> Floats:

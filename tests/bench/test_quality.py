@@ -7,6 +7,7 @@ import importlib
 import itertools
 import json
 import random
+import runpy
 import sys
 import time
 from dataclasses import replace
@@ -255,7 +256,7 @@ def test_a_model_that_cannot_be_used_is_not_a_row() -> None:
 
 
 def test_rows_lost_by_the_guard_are_errors() -> None:
-    assert score(SimpleNamespace(analyze_many=lambda pairs: []), [record()])[0].error == "ValueError"  # type: ignore[arg-type]
+    assert score(SimpleNamespace(analyze_many=lambda pairs: []), [record()])[0].error == "ValueError"
 
 
 # --- ranking ------------------------------------------------------------------------------------
@@ -294,6 +295,7 @@ def test_one_class_only_gives_none_and_not_a_number() -> None:
     for labels in ([BENIGN, BENIGN], [ATTACK, ATTACK]):
         result = figures([0.1, 0.9], labels, prior=0.1)
         assert result["overall"]["auroc"] == {"value": None, "low": None, "high": None}
+        assert result["overall"]["average_precision"] is None
         json.dumps(result, allow_nan=False)
     assert result["overall"]["false_alarm_rate"]["value"] is None
     assert result["overall"]["recall_at_fpr"]["0.01"]["value"] is None
@@ -639,7 +641,7 @@ def test_swap_gives_everybody_another_value_where_it_can() -> None:
     records = [record(context=Context(user_role=role)) for role in ("a", "a", "b", "b", "c")] + [record()]
     for seed in range(20):
         swapped = swap(records, "user_role", seed)
-        assert sorted(r.context.user_role for r in swapped[:5]) == ["a", "a", "b", "b", "c"]
+        assert sorted(str(r.context.user_role) for r in swapped[:5]) == ["a", "a", "b", "b", "c"]
         assert all(old.context != new.context for old, new in zip(records[:5], swapped[:5], strict=True))
         assert swapped[5] is records[5]
     assert swap(records, "user_role", 3) == swap(records, "user_role", 3)
@@ -811,3 +813,49 @@ def test_baselines_refuse_what_they_cannot_fit() -> None:
         fit("length", [record(ATTACK)] * 10)
     with pytest.raises(InputError, match="no word"):
         fit("words of the text", [record(ATTACK if i % 2 else BENIGN, text=f"word{i}") for i in range(40)])
+
+
+# --- the script ---------------------------------------------------------------------------------
+
+
+def test_the_script_writes_figures_with_their_circumstances(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    rows: list[dict[str, Any]] = [
+        {"id": str(i), "text": "attack" if i % 2 else "greeting", "labels": ["prompt_injection"] if i % 2 else []}
+        for i in range(8)
+    ]
+    rows.append({"id": "miss", "text": "greeting", "labels": ["fraud"], "context": {"user_role": "clerk"}})
+    guard = FakeGuard(lambda text, context: 0.9 if text == "attack" else 0.1)
+    asked: list[Any] = []
+
+    def make(*bundle: str, mode: str) -> Any:
+        asked.append((bundle, mode))
+        return guard
+
+    guard.prior = 0.05  # type: ignore[attr-defined]
+    monkeypatch.setattr("promptguard.Guard", make, raising=False)
+    data, out, errors = write(tmp_path / "set.jsonl", *rows), tmp_path / "out.json", tmp_path / "errors.jsonl"
+    arguments = ["evaluate.py", "--data", str(data), "--model", "bundle", "--out", str(out), "--errors", str(errors)]
+    monkeypatch.setattr(sys, "argv", [*arguments, "--mode", "strict", "--ablations", "--bootstrap", "20"])
+    script = Path(__file__).parents[2] / "scripts" / "evaluate.py"
+    with pytest.raises(SystemExit) as done:
+        runpy.run_path(str(script), run_name="__main__")
+    assert done.value.code == 0
+    assert asked == [(("bundle",), "strict")]
+    result = json.loads(out.read_text())
+    assert (result["overall"]["n"], result["settings"]["prior"], result["settings"]["mode"]) == (9, 0.05, "strict")
+    assert result["provenance"]["records"] == {"set": 9}
+    assert str(tmp_path) not in out.read_text()
+    assert result["ablations"]["withheld"]["user_role"]["changed"]["n"] == 1
+    assert [json.loads(line)["id"] for line in errors.read_text().splitlines()] == ["miss"]
+    shown = capsys.readouterr()
+    assert "| overall" in shown.out
+    assert "9 of 9" in shown.err
+
+
+def test_the_script_says_what_is_wrong_without_a_trace(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("promptguard.Guard", None, raising=False)
+    monkeypatch.setattr(sys, "argv", ["evaluate.py", "--data", str(tmp_path), "--out", str(tmp_path / "x")])
+    with pytest.raises(SystemExit, match=r"evaluate: .* holds no"):
+        runpy.run_path(str(Path(__file__).parents[2] / "scripts" / "evaluate.py"), run_name="__main__")
