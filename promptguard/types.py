@@ -35,6 +35,7 @@ class Reason(StrEnum):
     EXCEPTION = "exception"
     UNREADABLE = "unreadable"
     NOT_FULLY_READ = "not_fully_read"
+    POLICY = "policy"
 
 
 @dataclass(frozen=True, slots=True)
