@@ -264,7 +264,7 @@ def test_decisions_may_be_spelled_as_strings() -> None:
 
 @pytest.mark.parametrize("applications", [["shop"], {"shop": {"mode": "strict"}}, {7: Policy()}])
 def test_applications_hold_policies_under_strings(applications: Any) -> None:
-    with pytest.raises(InputError, match="policy.applications"):
+    with pytest.raises(InputError, match=r"policy\.applications"):
         Policy(applications=applications)
 
 
