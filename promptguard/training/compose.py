@@ -18,7 +18,12 @@ from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
+from promptguard.training.augment import attach_context, drop_context, equalise, obfuscate, obfuscated_copies
 from promptguard.training.compose_parts import Parts, Record, context, fits, insert, load_parts, rate, record
+
+__all__ = [
+    "attach_context", "compose", "dialogue_records", "drop_context", "equalise", "obfuscate", "obfuscated_copies"
+]  # fmt: skip
 
 PER_CARRIER = 24
 VOICES = 8
@@ -111,14 +116,24 @@ def carriers(parts: Parts, rng: random.Random) -> Iterator[Record]:
         own = [p for p in fitting if p["lang"] == carrier["lang"]]
         if carrier["lang"] != "en":
             fitting = own * 4 + fitting
-        others = [t for t in twins if fits(carrier, t) and t["lang"] == carrier["lang"]]
+        others = [t for t in twins if fits(carrier, t)]
+        same = [t for t in others if t["lang"] == carrier["lang"]]
+        others = same if len(same) > 4 else others
         for _ in range(PER_CARRIER if fitting else 0):
-            payload, slot = rng.choice(fitting), rng.randrange(len(carrier["slots"]))
+            payload, slot = rng.choice(fitting), rng.choice(_open_slots(carrier))
             where = content_context(carrier, parts, rng)
             twin = parts.twins.get(payload["id"])
             if twin is None or not fits(carrier, twin):
                 twin = rng.choice(others) if others else None
             yield from _triple(carrier, slot, payload, twin, where, parts.split)
+
+
+def _open_slots(carrier: Record) -> list[int]:
+    """The slots of a carrier; of a person's message only those outside what the person quotes."""
+    slots = list(range(len(carrier["slots"])))
+    if carrier["source"] != "user":
+        return slots
+    return [s for s in slots if carrier["text"][: carrier["slots"][s]].count('"') % 2 == 0]
 
 
 def _triple(
@@ -280,19 +295,17 @@ def _everything(app: Record) -> set[str]:
 
 
 def _foreign_asks(app: Record, parts: Parts) -> Iterator[str]:
-    """Asks that clearly belong to another application: their words are that one's and none of this one's."""
+    """Asks that name their own subject, picked by hand, where none of their words is this application's."""
     if app["lang"] != "en" or SPECIAL.search(app["industry"]):
         return
-    mine = _everything(app)
+    mine, portable = _everything(app), set(parts.wordings["portable_asks"])
     for other in parts.apps:
         if other["app_id"] == app["app_id"] or other["lang"] != "en" or SPECIAL.search(other["industry"]):
             continue
-        theirs = _words(" ".join([other["industry"], *other["system_prompts"]]))
         if _words(other["industry"]) & mine:
             continue
         for text in other["in_scope"]:
-            words = _words(text)
-            if words & theirs and not words & mine:
+            if text in portable and not _words(text) & mine:
                 yield text
 
 
@@ -307,7 +320,7 @@ def role_asks(parts: Parts, rng: random.Random) -> Iterator[Record]:
                 rows = [(ask["ask"], role, ask["labels"], "role_denied") for role in ask["denied"]]
                 rows += [(ask["ask"], role, [], "role_allowed") for role in ask["allowed"]]
                 if ask["own_ask"] and ask["denied"]:
-                    rows.append((ask["own_ask"], rng.choice(ask["denied"]), [], "role_own"))
+                    rows.append((ask["own_ask"], ask["denied"][0], [], "role_own"))
                 for text, role, labels, kind in rows:
                     yield record(
                         speak(voice, text), {**base, "user_role": role}, labels, split=parts.split, family="apps",

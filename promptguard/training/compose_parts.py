@@ -46,7 +46,7 @@ class Parts:
 
 
 def read_rows(folders: Sequence[Path], name: str) -> list[Record]:
-    """Rows of every file called ``name`` or ``written_<name>`` in the folders, in a fixed order, ids once."""
+    """Rows of every file called ``name`` or ``written_<name>`` in the folders, sorted by id, ids once."""
     rows: dict[str, Record] = {}
     for folder in folders:
         for path in (folder / name, folder / f"written_{name}"):
@@ -54,7 +54,7 @@ def read_rows(folders: Sequence[Path], name: str) -> list[Record]:
                 for line in path.read_text(encoding="utf-8").splitlines():
                     row = json.loads(line)
                     rows.setdefault(str(row.get("id") or row.get("app_id")), row)
-    return list(rows.values())
+    return [rows[key] for key in sorted(rows)]
 
 
 def fraction(*keys: str) -> float:
@@ -109,8 +109,9 @@ def load_parts(folders: Sequence[Path], holdout: float) -> dict[str, Parts]:
         parts.wordings = {
             name: split_texts(name, value, holdout, split) if isinstance(value, list) else value
             for name, value in wordings.items()
-            if name not in ("setups", "assumptions")
+            if name not in ("setups", "assumptions", "portable_asks")
         }
+        parts.wordings["portable_asks"] = wordings["portable_asks"]
         parts.wordings["assumptions"] = {
             key: split_texts("assumptions", value, holdout, split) for key, value in wordings["assumptions"].items()
         }
@@ -148,7 +149,10 @@ def insert(carrier: Record, slot: int, text: str) -> tuple[str, int, int]:
     body, at = carrier["text"], carrier["slots"][slot]
     before, after = body[:at], body[at:]
     text = _escape(text, carrier["escape"])
-    if carrier["slot_kinds"][slot] == "line" or "\n" in text:
+    loose = carrier["slot_kinds"][slot] == "line" or "\n" in text
+    # After a signature or another line without a full stop, a sentence starts a line of its own.
+    unfinished = bool(before) and (before[-1].isalnum()) and not carrier["single_line"] and carrier["escape"] is None
+    if loose or unfinished:
         lead = "" if not before or before.endswith("\n") else "\n"
         tail = "" if not after or after.startswith("\n") else "\n"
     else:
