@@ -1,1 +1,1 @@
-"""Training of the models: data, composition, fitting. Not installed with the package's data."""
+"""Training: composing and reading records, fitting the model. Needs the ``train`` extra."""

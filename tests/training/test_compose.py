@@ -145,6 +145,15 @@ def test_role_asks_name_roles_that_exist():
         assert not set(ask["denied"]) & set(ask["allowed"])
 
 
+def test_asks_of_one_role_are_asked_by_that_role(records):
+    apps = {a["app_id"]: a for part in load_parts(FOLDERS, 0.15).values() for a in part.apps}
+    for text, role in composing.ENTITLED.items():
+        assert [a for a in apps.values() if text in a["in_scope"] and role in {r["role"] for r in a["roles"]}], text
+    for row in records:
+        if row["kind"] == "ask_in" and row["text"] in composing.ENTITLED:
+            assert row["context"]["user_role"] == composing.ENTITLED[row["text"]]
+
+
 def test_equalise_brings_rates_together(records):
     rng = draw(1)
     mix = rng.sample([r for r in records if r["split"] == "train"], 6000)
