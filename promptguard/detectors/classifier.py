@@ -1,0 +1,33 @@
+"""The fine-tuned transformer's opinion: its logits, over the strongest window."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+
+from promptguard.detectors import Evidence
+from promptguard.intents import INTENTS
+from promptguard.types import Signal
+
+
+class Classifier:
+    """Takes each logit's maximum over the windows of all views.
+
+    A maximum grows with the number of windows even where nothing is wrong; ``log_windows`` lets fusion
+    correct for it.
+    """
+
+    name = "classifier"
+
+    def __call__(self, evidence: Evidence) -> Signal:
+        """Signal with the ten intents, ``risk`` and ``log_windows``; detail names the strongest view."""
+        logits = np.stack([reading.output.logits for reading in evidence.readings])
+        strongest = logits.max(axis=0)
+        scores = {name: float(value) for name, value in zip((*INTENTS, "risk"), strongest, strict=True)}
+        # The least over windows, not the most: a long text is out of scope only if all of it is.
+        out_of_scope = INTENTS.index("out_of_scope")
+        scores["out_of_scope"] = float(logits[:, out_of_scope].min())
+        scores["log_windows"] = math.log(len(logits))
+        at = int(logits[:, -1].argmax())
+        return Signal(self.name, scores, {"view": evidence.readings[at].view.name, "window": at})

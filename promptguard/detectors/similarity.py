@@ -1,0 +1,139 @@
+"""Nearest examples: how close a text is to attacks seen before, and to what the application is for."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from functools import lru_cache
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from promptguard.detectors import Evidence
+from promptguard.errors import InputError, ModelCorrupt
+from promptguard.intents import INTENTS
+from promptguard.types import Signal
+
+if TYPE_CHECKING:
+    from promptguard.runtime import Floats
+
+_NEIGHBOURS = 3
+
+
+@dataclass(frozen=True, slots=True)
+class Example:
+    """A text with the intents it is an example of; none means a harmless one.
+
+    Attributes:
+        id: how it is called in ``Analysis.signals``.
+        text: the text; never shown in a repr.
+        labels: names of intents.
+        license: SPDX identifier of the text's licence.
+    """
+
+    id: str
+    text: str = field(repr=False)
+    labels: tuple[str, ...] = ()
+    license: str = "CC0-1.0"
+
+    def __post_init__(self) -> None:
+        unknown = set(self.labels) - set(INTENTS)
+        if unknown or not self.text.strip():
+            raise InputError(f"an example needs a text and labels among {', '.join(INTENTS)}")
+
+
+@dataclass(frozen=True, slots=True)
+class Index:
+    """Examples and their vectors.
+
+    Attributes:
+        examples: the examples.
+        vectors: unit vectors, shape (examples, dimensions).
+    """
+
+    examples: tuple[Example, ...]
+    vectors: Floats
+
+    @classmethod
+    def of(cls, examples: Sequence[Example], encode: Callable[[str], Floats]) -> Index:
+        """Build an index with any encoder: the model's own, or a sentence-transformers model's.
+
+        Args:
+            examples: at least one.
+            encode: text to vector; vectors are scaled to unit length here.
+        """
+        vectors = np.stack([np.asarray(encode(e.text), np.float32) for e in examples])
+        return cls(tuple(examples), vectors / np.linalg.norm(vectors, axis=1, keepdims=True))
+
+    @classmethod
+    def load(cls, rows: Path, vectors: Path) -> Index:
+        """Read an index from a bundle.
+
+        Raises:
+            ModelCorrupt: rows and vectors do not belong together.
+        """
+        examples = tuple(
+            Example(r["id"], r["text"], tuple(r["labels"]), r["license"])
+            for r in map(json.loads, rows.read_text(encoding="utf-8").splitlines())
+        )
+        array = np.load(vectors, allow_pickle=False).astype(np.float32)
+        if len(array) != len(examples):
+            raise ModelCorrupt(f"{rows.name} and {vectors.name} differ in length")
+        return cls(examples, array)
+
+    def save(self, rows: Path, vectors: Path) -> None:
+        """Write the index as JSON Lines and 16-bit vectors."""
+        lines = [
+            json.dumps({"id": e.id, "text": e.text, "labels": list(e.labels), "license": e.license}, ensure_ascii=False)
+            for e in self.examples
+        ]
+        rows.write_text("\n".join(lines) + "\n", encoding="utf-8")
+        np.save(vectors, self.vectors.astype(np.float16), allow_pickle=False)
+
+
+class Similarity:
+    """Compares a text with the index and with the application's purpose.
+
+    Args:
+        index: attack and harmless examples.
+        encode: text to unit vector, used for purposes; and for the texts too if ``own_vectors`` is false.
+        own_vectors: take the vectors that the model's one pass gave for each window.
+    """
+
+    name = "similarity"
+
+    def __init__(self, index: Index, encode: Callable[[str], Floats], *, own_vectors: bool = True) -> None:
+        self._index = index
+        self._encode = lru_cache(maxsize=1024)(encode)
+        self._own_vectors = own_vectors
+        self._attack = np.array([bool(set(e.labels) - {"out_of_scope"}) for e in index.examples])
+
+    def __call__(self, evidence: Evidence) -> Signal:
+        """Signal with ``margin`` (nearer to attacks than to harmless texts) and ``purpose_distance``."""
+        if self._own_vectors:
+            vectors = np.stack([r.output.embedding for r in evidence.readings])
+        else:
+            vectors = self._encode(evidence.text)[None]
+        cosines = vectors @ self._index.vectors.T
+        attack, harmless = (_top(cosines[:, side]) for side in (self._attack, ~self._attack))
+        scores = {"margin": float((attack - harmless).max())}
+        purpose = evidence.context.purpose or evidence.context.system_prompt
+        if purpose and purpose.strip():
+            scores["purpose_distance"] = 0.25 - float((vectors @ self._encode(purpose[:400])).max())
+        at = int(np.where(self._attack, cosines.max(axis=0), -1).argmax())
+        nearest = self._index.examples[at]
+        detail = {
+            "nearest": nearest.id,
+            "nearest_labels": list(nearest.labels),
+            "cosine": round(float(cosines[:, at].max()), 4),
+        }
+        return Signal(self.name, scores, detail)
+
+
+def _top(cosines: Floats) -> Floats:
+    """Mean of the nearest few, for each window."""
+    count = min(_NEIGHBOURS, cosines.shape[1])
+    top: Floats = np.partition(cosines, -count, axis=1)[:, -count:].mean(axis=1)
+    return top

@@ -1,0 +1,72 @@
+"""Token probabilities to stretches of the original text."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from promptguard.detectors import Reading
+from promptguard.intents import INTENTS
+from promptguard.types import Span
+
+_LIKELY = 0.5
+_GAP_TOKENS = 4
+_LEAST_TOKENS = 3
+
+
+def find(readings: Sequence[Reading], intents: Sequence[str], length: int) -> tuple[Span, ...]:
+    """Where a flagged text carries the attack.
+
+    Args:
+        readings: all windows of all views.
+        intents: the risky intents of the text, most likely first.
+        length: characters in the text.
+
+    Returns:
+        Spans in offsets of the original text, in order, not overlapping; where no token is likely to
+        be part of an attack, the strongest window's own strongest stretch. At least one.
+    """
+    found = [span for reading in readings for span in _stretches(reading, intents, _LIKELY)]
+    if not found:
+        strongest = max(readings, key=lambda r: float(r.output.logits[-1]))
+        probabilities = _probabilities(strongest)
+        if len(probabilities):
+            found = _stretches(strongest, intents, float(probabilities.max()) * 0.6, least=1)
+    return _merged(found) or (Span(0, length, intents[0], 0.0),)
+
+
+def _probabilities(reading: Reading) -> np.typing.NDArray[np.float32]:
+    logits = np.clip(reading.output.span_logits, -30, 30)
+    probabilities: np.typing.NDArray[np.float32] = 1 / (1 + np.exp(-logits))
+    return probabilities
+
+
+def _stretches(reading: Reading, intents: Sequence[str], threshold: float, least: int = _LEAST_TOKENS) -> list[Span]:
+    probabilities = _probabilities(reading)
+    likely = np.flatnonzero(probabilities >= threshold)
+    if not len(likely):
+        return []
+    logits = reading.output.logits
+    intent = max(intents, key=lambda name: float(logits[INTENTS.index(name)]))
+    spans = []
+    for run in np.split(likely, np.flatnonzero(np.diff(likely) > _GAP_TOKENS) + 1):
+        if len(run) < least:
+            continue
+        first, last = int(run[0]), int(run[-1])
+        offsets = reading.window.offsets
+        start, end = reading.view.original_span(offsets[first][0], offsets[last][1])
+        spans.append(Span(start, end, intent, round(float(probabilities[first : last + 1].mean()), 4)))
+    return spans
+
+
+def _merged(spans: Sequence[Span]) -> tuple[Span, ...]:
+    merged: list[Span] = []
+    for span in sorted(spans, key=lambda s: (s.start, -s.end)):
+        if merged and span.start < merged[-1].end:
+            last = merged[-1]
+            better = max(last, span, key=lambda s: s.probability)
+            merged[-1] = Span(last.start, max(last.end, span.end), better.intent, better.probability)
+        else:
+            merged.append(span)
+    return tuple(merged)

@@ -1,0 +1,253 @@
+"""Write the network as an ONNX graph, operator by operator.
+
+A tracing exporter would leave it to pattern matching whether attention is fused, and could not give
+one graph that serves both runs. Written by hand, the graph is what this file says:
+
+- a *context run* takes context ids and no past, and yields ``present_key_i`` and ``present_value_i``;
+- a *text run* takes text ids and a context's keys and values as past, and yields the heads.
+
+Context tokens never see text, so the first can be kept and used for every text in that context.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, Literal, TypeAlias
+
+import numpy as np
+import onnx
+from numpy.typing import NDArray
+from onnx import TensorProto, helper, numpy_helper
+
+Precision: TypeAlias = Literal["int8", "fp32", "fp16"]
+Weights: TypeAlias = Mapping[str, NDArray[np.float32]]
+
+_MS = "com.microsoft"
+_EPSILON = 1e-12
+
+
+class _Graph:
+    """Nodes and initializers under construction."""
+
+    def __init__(self, precision: Precision) -> None:
+        self.precision = precision
+        self.float_type = TensorProto.FLOAT16 if precision == "fp16" else TensorProto.FLOAT
+        self.nodes: list[Any] = []
+        self.constants: dict[str, Any] = {}
+
+    def op(self, kind: str, inputs: list[str], outputs: int = 1, domain: str = "", **attributes: Any) -> list[str]:
+        names = [f"{kind.lower()}_{len(self.nodes)}_{i}" for i in range(outputs)]
+        self.nodes.append(helper.make_node(kind, inputs, names, domain=domain, **attributes))
+        return names
+
+    def one(self, kind: str, *inputs: str, domain: str = "", **attributes: Any) -> str:
+        return self.op(kind, list(inputs), domain=domain, **attributes)[0]
+
+    def constant(self, name: str, values: NDArray[Any]) -> str:
+        if values.dtype == np.float32 and self.precision == "fp16":
+            values = values.astype(np.float16)
+        self.constants[name] = numpy_helper.from_array(np.array(values, order="C"), name)
+        return name
+
+    def linear(self, x: str, name: str, weight: NDArray[np.float32], bias: NDArray[np.float32]) -> str:
+        """``x @ weight + bias``; weight is ``(in, out)``, in int8 with one scale a column."""
+        b = self.constant(f"{name}.bias", bias)
+        if self.precision == "int8":
+            quantized, scale = quantize(weight, axis=0)
+            w = self.constant(f"{name}.weight", quantized)
+            s = self.constant(f"{name}.scale", scale)
+            z = self.constant(f"{name}.zero", np.zeros(len(scale), np.int8))
+            return self.one("DynamicQuantizeMatMul", x, w, s, z, b, domain=_MS)
+        return self.one("Add", self.one("MatMul", x, self.constant(f"{name}.weight", weight)), b)
+
+
+def quantize(weight: NDArray[np.float32], *, axis: int) -> tuple[NDArray[np.int8], NDArray[np.float32]]:
+    """Symmetric 8-bit weights, one scale for each slice that ``axis`` is summed over.
+
+    Args:
+        weight: a matrix.
+        axis: the axis the scale is shared along.
+
+    Returns:
+        Signed weights in [-127, 127] and scales so that ``weight ≈ quantized * scale``.
+    """
+    scale = np.abs(weight).max(axis=axis) / 127
+    scale = np.where(scale == 0, 1, scale).astype(np.float32)
+    quantized = np.rint(weight / np.expand_dims(scale, axis)).clip(-127, 127).astype(np.int8)
+    return quantized, scale
+
+
+def build(weights: Weights, precision: Precision) -> Any:
+    """Make the graph.
+
+    Args:
+        weights: arrays under the names of ``PairEncoder.state_dict()``.
+        precision: ``int8`` for one window a run on a processor; ``fp32`` and ``fp16`` also take
+            batches: their ``mask`` input says which past and text tokens are real.
+
+    Returns:
+        An ``onnx.ModelProto``.
+    """
+    g = _Graph(precision)
+    layers = 1 + max(int(k.split(".")[3]) for k in weights if k.startswith("encoder.encoder.layer."))
+    hidden = weights["encoder.embeddings.word_embeddings.weight"].shape[1]
+    heads = hidden // 32
+    batched = precision != "int8"
+    state = _embed(g, weights)
+    bias = _attention_bias(g) if batched else ""
+    outputs: list[str] = []
+    for i in range(layers):
+        state, present = _layer(g, weights, i, state, bias, heads)
+        outputs += present
+    named = dict(zip(("logits", "span_logits", "embedding"), _heads(g, weights, state, batched), strict=True))
+    for i in range(layers):
+        named[f"present_key_{i}"], named[f"present_value_{i}"] = outputs[2 * i : 2 * i + 2]
+    results = []
+    for name, source in named.items():
+        if precision == "fp16" and not name.startswith("present"):
+            g.nodes.append(helper.make_node("Cast", [source], [name], to=TensorProto.FLOAT))
+        else:
+            g.nodes.append(helper.make_node("Identity", [source], [name]))
+        kind = g.float_type if name.startswith("present") else TensorProto.FLOAT
+        shape = {
+            "logits": ["batch", len(weights["cls.bias"])],
+            "span_logits": ["batch", "length"],
+            "embedding": ["batch", hidden],
+        }.get(name, ["batch", heads, "total", 32])
+        results.append(helper.make_tensor_value_info(name, kind, shape))
+    graph = helper.make_graph(
+        g.nodes, "promptguard", _inputs(g, layers, heads, batched), results, list(g.constants.values())
+    )
+    model = helper.make_model(
+        graph,
+        opset_imports=[helper.make_opsetid("", 17), helper.make_opsetid(_MS, 1)],
+        producer_name="promptguard",
+        ir_version=9,
+    )
+    onnx.checker.check_model(model)
+    return model
+
+
+def _inputs(g: _Graph, layers: int, heads: int, batched: bool) -> list[Any]:
+    inputs = [
+        helper.make_tensor_value_info("ids", TensorProto.INT64, ["batch", "length"]),
+        helper.make_tensor_value_info("segment", TensorProto.INT64, [1]),
+    ]
+    if batched:
+        inputs.append(helper.make_tensor_value_info("mask", TensorProto.INT64, ["batch", "total"]))
+    for i in range(layers):
+        for part in ("key", "value"):
+            shape = ["batch", heads, "past", 32]
+            inputs.append(helper.make_tensor_value_info(f"past_{part}_{i}", g.float_type, shape))
+    return inputs
+
+
+def _embed(g: _Graph, weights: Weights) -> str:
+    prefix = "encoder.embeddings."
+    table = weights[prefix + "word_embeddings.weight"]
+    if g.precision == "int8":
+        quantized, scale = quantize(table, axis=1)
+        rows = g.one("Cast", g.one("Gather", g.constant("words.weight", quantized), "ids"), to=TensorProto.FLOAT)
+        scales = g.one("Gather", g.constant("words.scale", scale[:, None]), "ids")
+        words = g.one("Mul", rows, scales)
+    else:
+        words = g.one("Gather", g.constant("words.weight", table), "ids")
+    length = g.one("Slice", g.one("Shape", "ids"), g.constant("i1", np.array([1])), g.constant("i2", np.array([2])))
+    positions = g.one(
+        "Slice",
+        g.constant("positions.weight", weights[prefix + "position_embeddings.weight"]),
+        g.constant("i0", np.array([0])),
+        length,
+    )
+    segment = g.one(
+        "Gather", g.constant("segments.weight", weights[prefix + "token_type_embeddings.weight"]), "segment"
+    )
+    total = g.one("Add", g.one("Add", words, positions), segment)
+    return g.one(
+        "LayerNormalization",
+        total,
+        g.constant("embed.norm.weight", weights[prefix + "LayerNorm.weight"]),
+        g.constant("embed.norm.bias", weights[prefix + "LayerNorm.bias"]),
+        axis=-1,
+        epsilon=_EPSILON,
+    )
+
+
+def _attention_bias(g: _Graph) -> str:
+    """``(batch, 1, length, total)``: a large negative number where a token is padding."""
+    real = g.one("Cast", "mask", to=g.float_type)
+    away = g.one("Mul", g.one("Sub", real, g.constant("one", np.ones(1, np.float32))),
+                 g.constant("far", np.full(1, 1e4, np.float32)))
+    wide = g.one("Unsqueeze", away, g.constant("i12", np.array([1, 2])))
+    length = g.one("Slice", g.one("Shape", "ids"), g.constant("i1", np.array([1])), g.constant("i2", np.array([2])))
+    shape = g.one("Concat", g.constant("i1b", np.array([1, 1])), length, g.constant("i1", np.array([1])), axis=0)
+    return g.one("Expand", wide, shape)
+
+
+def _layer(g: _Graph, weights: Weights, i: int, x: str, bias: str, heads: int) -> tuple[str, list[str]]:
+    prefix = f"encoder.encoder.layer.{i}."
+
+    def get(name: str) -> NDArray[np.float32]:
+        return weights[prefix + name]
+
+    parts = [f"attention.self.{p}." for p in ("query", "key", "value")]
+    qkv = g.linear(
+        x,
+        f"{i}.qkv",
+        np.concatenate([get(p + "weight").T for p in parts], axis=1),
+        np.concatenate([get(p + "bias") for p in parts]),
+    )
+    q, k, v = g.op("Split", [qkv], 3, axis=-1)
+    inputs = [q, k, v, "", "", bias, f"past_key_{i}", f"past_value_{i}"]
+    seen, key, value = g.op("MultiHeadAttention", inputs, 3, domain=_MS, num_heads=heads)
+    out = g.linear(seen, f"{i}.out", get("attention.output.dense.weight").T, get("attention.output.dense.bias"))
+    x = _normed(g, out, x, f"{i}.norm1", get("attention.output.LayerNorm.weight"), get("attention.output.LayerNorm.bias"))
+    up = g.linear(x, f"{i}.up", get("intermediate.dense.weight").T, get("intermediate.dense.bias"))
+    down = g.linear(
+        g.one("Gelu", up, domain=_MS), f"{i}.down", get("output.dense.weight").T, get("output.dense.bias")
+    )
+    return _normed(g, down, x, f"{i}.norm2", get("output.LayerNorm.weight"), get("output.LayerNorm.bias")), [key, value]
+
+
+def _normed(g: _Graph, x: str, skip: str, name: str, weight: NDArray[np.float32], bias: NDArray[np.float32]) -> str:
+    return g.one(
+        "SkipLayerNormalization",
+        x,
+        skip,
+        g.constant(f"{name}.weight", weight),
+        g.constant(f"{name}.bias", bias),
+        domain=_MS,
+        epsilon=_EPSILON,
+    )
+
+
+def _heads(g: _Graph, weights: Weights, x: str, batched: bool) -> tuple[str, str, str]:
+    """Heads stay in floating point: they cost nothing and every rounding would show."""
+    zero = g.constant("zero", np.array(0))
+    first = g.one("Gather", x, zero, axis=1)
+    cls = g.one("Gemm", first, g.constant("cls.weight", weights["cls.weight"]),
+                g.constant("cls.bias", weights["cls.bias"]), transB=1)
+    scores = g.one("MatMul", x, g.constant("query.weight", weights["query.weight"].T))
+    if batched:
+        length = g.one("Slice", g.one("Shape", "ids"), g.constant("i1", np.array([1])), g.constant("i2", np.array([2])))
+        start = g.one("Neg", length)
+        real = g.one("Slice", "mask", start, g.constant("last", np.array([np.iinfo(np.int64).max])),
+                     g.constant("i1", np.array([1])))
+        real = g.one("Unsqueeze", g.one("Cast", real, to=g.float_type), g.constant("i2", np.array([2])))
+        away = g.one("Mul", g.one("Sub", real, g.constant("one", np.ones(1, np.float32))),
+                     g.constant("far", np.full(1, 1e4, np.float32)))
+        scores = g.one("Add", scores, away)
+        count = g.one("ReduceSum", real, g.constant("i1", np.array([1])), keepdims=0)
+        total = g.one("ReduceSum", g.one("Mul", x, real), g.constant("i1", np.array([1])), keepdims=0)
+        mean = g.one("Div", total, count)
+    else:
+        mean = g.one("ReduceMean", x, axes=[1], keepdims=0)
+    values = g.one("MatMul", x, g.constant("value.weight", weights["value.weight"].T))
+    pooled = g.one("ReduceSum", g.one("Mul", g.one("Softmax", scores, axis=1), values),
+                   g.constant("i1", np.array([1])), keepdims=0)
+    span = g.one("Add", g.one("MatMul", x, g.constant("span.weight", weights["span.weight"].T)),
+                 g.constant("span.bias", weights["span.bias"]))
+    span = g.one("Squeeze", span, g.constant("i2", np.array([2])))
+    vector = g.one("MatMul", mean, g.constant("project.weight", weights["project.weight"].T))
+    norm = g.one("ReduceL2", vector, axes=[1], keepdims=1)
+    return g.one("Add", cls, pooled), span, g.one("Div", vector, norm)

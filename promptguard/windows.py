@@ -1,0 +1,161 @@
+"""Text to windows that cover every character, or a statement of what they do not cover."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from promptguard.tokenizer import CLS, SEP, UNK, Tokenizer
+
+_WORD_SEARCH = 16
+"""How far a cut may move to fall between words."""
+
+_TOKENIZE_CHARACTERS = 400_000
+"""Longest text tokenized whole: beyond it head, tail and the most suspicious blocks are."""
+
+_BLOCK_CHARACTERS = 8_000
+
+
+@dataclass(frozen=True, slots=True)
+class Window:
+    """A stretch of text as the model reads it.
+
+    Attributes:
+        ids: token ids, ``[CLS]`` first and ``[SEP]`` last.
+        offsets: characters ``[start, end)`` of each token between the two.
+    """
+
+    ids: tuple[int, ...]
+    offsets: tuple[tuple[int, int], ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Cut:
+    """A text cut into windows.
+
+    Attributes:
+        windows: at least one, in order.
+        characters_read: characters of the text inside a window.
+        characters_unreadable: letters, marks and digits the vocabulary does not know.
+        letters: letters, marks and digits in what was read.
+    """
+
+    windows: tuple[Window, ...]
+    characters_read: int
+    characters_unreadable: int
+    letters: int
+
+
+def cut(
+    text: str,
+    tokenizer: Tokenizer,
+    *,
+    window_tokens: int,
+    overlap_tokens: int,
+    max_windows: int,
+    evidence: Callable[[str], float],
+) -> Cut:
+    """Cut a text into overlapping windows at word boundaries.
+
+    Args:
+        text: any string.
+        tokenizer: the bundle's tokenizer.
+        window_tokens: most tokens in a window, the two special ones included.
+        overlap_tokens: tokens two neighbouring windows share at least.
+        max_windows: beyond this many, half are taken from the head, a quarter from the tail
+            and the rest where ``evidence`` is strongest.
+        evidence: surface evidence of an attack in a stretch of text, higher is more.
+
+    Returns:
+        The windows, and how much of the text they hold.
+    """
+    windows: list[Window] = []
+    unreadable = letters = 0
+    for start, end in _blocks(text, evidence):
+        part = text[start:end]
+        encoded = tokenizer.encode(part)
+        offsets = [(a + start, b + start) for a, b in encoded.offsets] if start else encoded.offsets
+        for first, last in _ranges(encoded.continues, window_tokens - 2, overlap_tokens):
+            windows.append(Window((CLS, *encoded.ids[first:last], SEP), tuple(offsets[first:last])))
+        if part.isascii():
+            letters += sum(map(str.isalnum, part)) if UNK in encoded.ids else len(part)
+        else:
+            letters += sum(map(_is_letter, part))
+        unreadable += sum(
+            1 for i, (a, b) in zip(encoded.ids, offsets, strict=True) if i == UNK and _is_letter(text[a:b][:1])
+        )
+    whole = len(windows) <= max_windows and len(text) <= _TOKENIZE_CHARACTERS
+    if len(windows) > max_windows:
+        windows = _sample(text, windows, max_windows, evidence)
+    read = len(text) if whole else _covered(windows)
+    return Cut(tuple(windows), read, unreadable, letters)
+
+
+def _is_letter(character: str) -> bool:
+    # Marks (category M) carry vowels in Indic scripts; isalnum leaves them out.
+    return character.isalnum() or (character > "\u02ff" and character.isidentifier() is False and _is_mark(character))
+
+
+def _is_mark(character: str) -> bool:
+    import unicodedata
+
+    return unicodedata.category(character).startswith("M") and not "\ufe00" <= character <= "\ufe0f"
+
+
+def _ranges(continues: list[bool], size: int, overlap: int) -> list[tuple[int, int]]:
+    """Token ranges of the windows over one encoded text; one empty range for an empty text."""
+    total = len(continues)
+    if total <= size:
+        return [(0, total)]
+    ranges = []
+    first = 0
+    while True:
+        last = min(first + size, total)
+        if last < total:
+            for candidate in range(last, max(last - _WORD_SEARCH, first + 1), -1):
+                if not continues[candidate]:
+                    last = candidate
+                    break
+        ranges.append((first, last))
+        if last == total:
+            return ranges
+        first = last - overlap
+        for candidate in range(first, max(first - _WORD_SEARCH, ranges[-1][0] + 1), -1):
+            if not continues[candidate]:
+                first = candidate
+                break
+
+
+def _blocks(text: str, evidence: Callable[[str], float]) -> list[tuple[int, int]]:
+    """The stretches of a text that are tokenized: all of it, or head, tail and suspicious blocks."""
+    if len(text) <= _TOKENIZE_CHARACTERS:
+        return [(0, len(text))]
+    quarter = _TOKENIZE_CHARACTERS // 4
+    middle = range(2 * quarter, len(text) - quarter, _BLOCK_CHARACTERS)
+    # Blocks overlap by a little so that nothing hides across a border.
+    blocks = [(i, min(i + _BLOCK_CHARACTERS + 200, len(text) - quarter)) for i in middle]
+    blocks.sort(key=lambda b: (-evidence(text[b[0] : b[1]]), b[0]))
+    chosen = sorted(blocks[: quarter // _BLOCK_CHARACTERS])
+    return [(0, 2 * quarter), *chosen, (len(text) - quarter, len(text))]
+
+
+def _sample(text: str, windows: list[Window], limit: int, evidence: Callable[[str], float]) -> list[Window]:
+    head, tail = limit // 2, limit // 4
+    middle = list(range(head, len(windows) - tail))
+    middle.sort(key=lambda i: (-evidence(_text_of(text, windows[i])), i))
+    chosen = sorted(middle[: limit - head - tail])
+    return [*windows[:head], *(windows[i] for i in chosen), *windows[len(windows) - tail :]]
+
+
+def _text_of(text: str, window: Window) -> str:
+    return text[window.offsets[0][0] : window.offsets[-1][1]] if window.offsets else ""
+
+
+def _covered(windows: list[Window]) -> int:
+    covered = reached = 0
+    for window in windows:
+        if window.offsets:
+            start, end = window.offsets[0][0], window.offsets[-1][1]
+            covered += max(0, end - max(start, reached))
+            reached = max(reached, end)
+    return covered
