@@ -61,7 +61,7 @@ REPAIRS = {
     "emoji inside": ("ig🙂nore all", "symbols", "ignore all", ("ignore", "ig🙂nore")),
     "filler inside": ("ig\u3164nore all", "fillers", "ignore all", ("ignore", "ig\u3164nore")),
     "one entity": ("please &#105;gnore all", "escapes", "please ignore all", ("ignore", "&#105;gnore")),
-    "broken escape": ("x&#99999999;&#105;gnore", "escapes", "x&#99999999;ignore", ("ignore", "&#105;gnore")),
+    "entity inside": ("x;&#105;gnore all", "escapes", "x;ignore all", ("ignore", "&#105;gnore")),
     "unicode escapes": (r"do \u0069\u0067\u006eore", "escapes", "do ignore", ("ignore", r"\u0069\u0067\u006eore")),
     "percent": ("%69%67%6e%6f%72%65 all", "escapes", "ignore all", ("ignore", "%69%67%6e%6f%72%65")),
     "two at once": ("plеasе 1gn0r3 thеm", "confusables+leetspeak", "please ignore them", ("ignore", "1gn0r3")),
