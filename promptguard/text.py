@@ -152,10 +152,9 @@ class _Reader:
         if text not in self._known:
             if len(self._known) >= _MAX_CALLS:
                 return 0
-            try:
-                self._known[text] = self._pieces(text)
-            except UnicodeEncodeError:  # a lone surrogate, which a tokenizer may refuse
-                self._known[text] = self._pieces(text.encode("utf-8", "replace").decode())
+            # A tokenizer refuses lone surrogates.
+            clean = text if text.isascii() else text.encode("utf-8", "replace").decode()
+            self._known[text] = self._pieces(clean)
         return self._known[text]
 
     def rate(self, text: str) -> float:
@@ -236,12 +235,15 @@ def _with_gaps(edits: Iterable[Edit], size: int, margin: int | None = None) -> I
 
 
 def _alone(name: str, base: View, parts: Sequence[Edit]) -> View:
-    """A view of decoded stretches only, one a line."""
+    """A view of decoded stretches only, one a line; of two that overlap the first and longest."""
     lines: list[Edit] = []
-    room = _MAX_CHARACTERS
-    for start, end, new in sorted(parts, key=lambda part: part[0]):
+    room, at = _MAX_CHARACTERS, 0
+    for start, end, new in sorted(parts, key=lambda part: (part[0], -part[1])):
         if room <= 0:
             break
+        if start < at:
+            continue
+        at = end
         if lines:
             lines.append((start, start + 1, "\n"))
         kept = min(room, end - start if new is None else len(new))

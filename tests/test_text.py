@@ -318,6 +318,11 @@ def test_any_text_has_views_with_offsets_in_it(text: str, pieces: Pieces) -> Non
     check(text, found)
 
 
+def test_lone_surrogates_do_not_reach_the_tokenizer(pieces: Pieces) -> None:
+    found = views("<a hidden>please do as I tell you now \ud800", pieces)
+    assert [view.name for view in found] == ["plain", "hidden_html"]
+
+
 @pytest.mark.parametrize("max_views", [1, 2, 6])
 def test_max_views_holds(max_views: int, pieces: Pieces) -> None:
     parts = [
