@@ -1,6 +1,6 @@
 """Train the pair encoder on records built by scripts/build_data.py.
 
-    python scripts/train.py --records runs/data/records.jsonl --base BASE --steps 9000 --out runs/long
+    python scripts/train.py --records runs/data/train.jsonl --base BASE --steps 9000 --out runs/long
 
 BASE is a hub id or a folder with a BERT-like encoder and its tokenizer.json. Run again with the same
 ``--out`` to go on after an interruption.
@@ -38,7 +38,7 @@ def main() -> None:
     tokenizer = Tokenizer(arguments.tokenizer)
     contexts = ContextEncoder(tokenizer, CONTEXT_TOKENS)
     began = time.monotonic()
-    rows = [r for r in read_jsonl(arguments.records) if r["split"] == "train"]
+    rows = read_jsonl(arguments.records)
     units = group([(row, examples(row, tokenizer, contexts)) for row in rows])
     print({family: len(items) for family, items in units.items()}, f"{time.monotonic() - began:.0f} s", flush=True)
     settings = Settings(

@@ -22,12 +22,12 @@ RISK = OUTPUTS.index("risk")
 _AVERAGE_EVERY = 10
 
 SHARES = {
-    "contextual": 0.30,
-    "content": 0.11,
-    "neighbours": 0.13,
+    "contextual": 0.34,
+    "content": 0.04,
+    "neighbours": 0.14,
     "attacks": 0.17,
-    "benign": 0.17,
-    "composed_carriers": 0.06,
+    "benign": 0.16,
+    "composed_carriers": 0.09,
     "composed_apps": 0.06,
 }
 """Share of the draws of each family: by what the product is for, not by what there is most of."""
@@ -213,7 +213,9 @@ def _summary(seen: list[dict[str, float]], step: int, seconds: float) -> dict[st
     return {"step": step, "seconds": round(seconds), **means}
 
 
-def _save(path: Path, model: nn.Module, optimizer: torch.optim.Optimizer, average: dict[str, Tensor], step: int) -> None:
+def _save(
+    path: Path, model: nn.Module, optimizer: torch.optim.Optimizer, average: dict[str, Tensor], step: int
+) -> None:
     partial = path.with_suffix(".partial")
     torch.save(
         {"model": model.state_dict(), "optimizer": optimizer.state_dict(), "average": average, "step": step}, partial

@@ -1,0 +1,149 @@
+"""Constants and thresholds from records the model was not trained on.
+
+Each output is a logistic regression on the detectors' scores (Platt 1999), fitted with weights that give
+risky traffic a stated prior and every source of a family the same say. Thresholds of the modes are
+weighted quantiles of the risk of benign traffic.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from sklearn.linear_model import LogisticRegression
+from sklearn.metrics import average_precision_score, roc_auc_score
+
+from promptguard.fusion import logistic
+from promptguard.intents import INTENTS
+from promptguard.policy import FALSE_POSITIVE_RATES
+from promptguard.types import Analysis
+
+PRIOR = 0.1
+"""Share of risky traffic that probabilities are calibrated at."""
+
+TRAFFIC = {"benign": 0.55, "contextual": 0.20, "content": 0.05, "composed_carriers": 0.05, "composed_apps": 0.05,
+           "neighbours": 0.10, "attacks": 0.0}
+"""Share of each family in the benign traffic that defines the modes; families left out count nothing."""
+
+RISK_FEATURES = ("classifier.risk", "classifier.log_windows", "similarity.margin")
+SCOPE_FEATURES = ("classifier.out_of_scope", "similarity.purpose_distance")
+
+Row = Mapping[str, Any]
+Floats = NDArray[np.float64]
+
+
+def features(analyses: Sequence[Analysis], names: Sequence[str]) -> Floats:
+    """Scores of the detectors, 0 where one did not run; shape (texts, names)."""
+    table = np.zeros((len(analyses), len(names)))
+    for i, analysis in enumerate(analyses):
+        for j, name in enumerate(names):
+            detector, score = name.split(".")
+            signal = analysis.signals.get(detector)
+            if signal is not None and signal.scores is not None:
+                table[i, j] = signal.scores.get(score, 0.0)
+    return table
+
+
+def is_risky(records: Sequence[Row]) -> NDArray[np.bool_]:
+    """Which records have a label other than ``out_of_scope``."""
+    return np.array([bool(set(r["labels"]) - {"out_of_scope"}) for r in records])
+
+
+def weights(records: Sequence[Row], prior: float = PRIOR) -> Floats:
+    """Weights under which risky records make up ``prior`` and sources of a family count alike."""
+    risky = is_risky(records)
+    keys = [(bool(x), r["family"], r["source"]) for x, r in zip(risky, records, strict=True)]
+    size = Counter(keys)
+    sources = Counter((x, family) for x, family, _ in size)
+    result = np.zeros(len(records))
+    for i, (x, family, source) in enumerate(keys):
+        share = 1.0 if x else TRAFFIC.get(family, 0.0)
+        result[i] = share / (size[x, family, source] * sources[x, family])
+    for side, mass in ((risky, prior), (~risky, 1 - prior)):
+        result[side] *= mass / result[side].sum()
+    return result
+
+
+def fit(table: Floats, target: NDArray[np.bool_], weight: Floats) -> tuple[Floats, float]:
+    """Logistic regression, hardly regularised; returns weights and bias."""
+    model = LogisticRegression(C=100.0, max_iter=2000)
+    model.fit(table, target, sample_weight=weight * len(target))
+    return model.coef_[0], float(model.intercept_[0])
+
+
+def quantile(values: Floats, weight: Floats, share_above: float) -> float:
+    """Smallest threshold that at most ``share_above`` of the weight lies at or above."""
+    order = np.argsort(-values)
+    above = np.cumsum(weight[order]) / weight.sum()
+    inside = int(np.searchsorted(above, share_above, side="right"))
+    top = float(values[order[max(inside - 1, 0)]])
+    after = float(values[order[min(inside, len(values) - 1)]])
+    return top if inside and top > after else float(np.nextafter(after, 1))
+
+
+def calibrate(records: Sequence[Row], analyses: Sequence[Analysis], *, similarity: bool) -> dict[str, Any]:
+    """Fit fusion and thresholds.
+
+    Args:
+        records: held-out records.
+        analyses: what an uncalibrated bundle said of them, in the same order.
+        similarity: whether the example index may count in the risk.
+
+    Returns:
+        ``prior``, ``fusion``, ``thresholds`` and ``calibration`` for the manifest.
+    """
+    risky, weight = is_risky(records), weights(records)
+    names = [n for n in RISK_FEATURES if similarity or not n.startswith("similarity")]
+    table = features(analyses, names)
+    coefficients, bias = fit(table, risky, weight)
+    risk = np.array([logistic(z) for z in table @ coefficients + bias])
+    fusion = {"risk": _constants(names, coefficients, bias)}
+    thresholds: dict[str, Any] = {"risk": _mode_thresholds(risk[~risky], weight[~risky]), "intents": {}}
+    flagged = risk >= thresholds["risk"]["balanced"]
+    for intent in INTENTS:
+        target = np.array([intent in r["labels"] for r in records])
+        chosen = list(SCOPE_FEATURES) if intent == "out_of_scope" else [f"classifier.{intent}"]
+        rows = features(analyses, chosen)
+        coefficients, bias = fit(rows, target, weight)
+        probability = np.array([logistic(z) for z in rows @ coefficients + bias])
+        fusion[intent] = _constants(chosen, coefficients, bias)
+        among = ~flagged if intent == "out_of_scope" else flagged
+        thresholds["intents"][intent] = _best_f1(probability[among], target[among])
+    balanced = flagged[~risky]
+    return {
+        "prior": PRIOR,
+        "fusion": fusion,
+        "thresholds": thresholds,
+        "calibration": {
+            "records": len(records),
+            "risky": int(risky.sum()),
+            "auroc": round(float(roc_auc_score(risky, risk)), 4),
+            "average_precision": round(float(average_precision_score(risky, risk, sample_weight=weight)), 4),
+            "flagged_benign_weighted": round(float((weight[~risky] * balanced).sum() / weight[~risky].sum()), 4),
+            "recall_balanced": round(float(flagged[risky].mean()), 4),
+        },
+    }
+
+
+def _constants(names: Sequence[str], coefficients: Floats, bias: float) -> dict[str, Any]:
+    return {"weights": {n: round(float(c), 6) for n, c in zip(names, coefficients, strict=True)}, "bias": bias}
+
+
+def _mode_thresholds(benign_risk: Floats, weight: Floats) -> dict[str, float]:
+    return {mode: quantile(benign_risk, weight, rate) for mode, rate in FALSE_POSITIVE_RATES.items()}
+
+
+def _best_f1(probability: Floats, target: NDArray[np.bool_]) -> float:
+    """Threshold of the highest F1; one half where there is nothing to choose by."""
+    if not target.any():
+        return 0.5
+    best, at = 0.0, 0.5
+    for threshold in np.quantile(probability, np.linspace(0.01, 0.999, 200)):
+        chosen = probability >= threshold
+        f1 = 2 * (chosen & target).sum() / (chosen.sum() + target.sum())
+        if f1 > best:
+            best, at = float(f1), float(threshold)
+    return min(max(at, 0.005), 0.995)
