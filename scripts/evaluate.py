@@ -2,21 +2,17 @@
 
     python scripts/evaluate.py --data records/ more.jsonl --model path/to/bundle --out results.json
 
-The logic is ``promptguard.bench.quality``; ``promptguard bench quality`` uses the same.
+``promptguard bench quality`` is the same: both call ``promptguard.bench.run_quality``.
 """
 
 from __future__ import annotations
 
 import argparse
-import json
 import sys
-from collections import Counter
 from pathlib import Path
-from typing import Any
 
-from promptguard import Guard
-from promptguard.bench import quality
-from promptguard.bench.records import limit_per_source, read_records
+from promptguard.bench.run_quality import run_quality
+from promptguard.bench.tables import table
 from promptguard.errors import PromptGuardError
 
 
@@ -41,28 +37,24 @@ def _progress(done: int, total: int) -> None:
     print(f"\r{done:,} of {total:,}", end="" if done < total else "\n", file=sys.stderr, flush=True)
 
 
-def _write_lines(path: Path, rows: list[dict[str, Any]]) -> None:
-    path.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
-
-
 def main() -> int:
     options = _arguments()
-    circumstances = quality.provenance(sys.argv)
-    records = read_records(options.data)
-    if options.limit_per_source is not None:
-        records = limit_per_source(records, options.limit_per_source, seed=options.seed)
-    guard = Guard(mode=options.mode) if options.model is None else Guard(options.model, mode=options.mode)
-    scored = quality.score(guard, records, progress=_progress)
-    prior = options.prior if options.prior is not None else guard.prior
-    result = quality.evaluate(records, scored, seed=options.seed, bootstrap=options.bootstrap, prior=prior)
-    result["settings"] |= {"mode": options.mode, "limit_per_source": options.limit_per_source}
-    result["provenance"] = circumstances | {"records": dict(Counter(record.source_name for record in records))}
-    if options.ablations:
-        result["ablations"] = quality.ablations(guard, records, scored, seed=options.seed, progress=_progress)
-    options.out.write_text(json.dumps(result, indent=1, allow_nan=False) + "\n", encoding="utf-8")
-    if options.errors is not None:
-        _write_lines(options.errors, quality.most_confident_errors(records, scored, texts=options.texts))
-    print(quality.table(result), end="")
+    result = run_quality(
+        options.data,
+        model=options.model,
+        mode=options.mode,
+        prior=options.prior,
+        limit=options.limit_per_source,
+        seed=options.seed,
+        bootstrap=options.bootstrap,
+        with_ablations=options.ablations,
+        out=options.out,
+        errors=options.errors,
+        texts=options.texts,
+        command=sys.argv,
+        progress=_progress,
+    )
+    print(table(result), end="")
     return 0
 
 

@@ -1,5 +1,5 @@
-"""The benchmark: how good the verdicts are, and what they cost, on the caller's own records and machine.
+"""The benchmark: how good the verdicts are, on the caller's own records.
 
-``records`` reads labelled records and needs nothing but the base install; ``quality`` and
-``baselines`` need the ``bench`` extra and say so when imported without it.
+``records`` reads labelled records, ``scoring`` asks a guard about them, ``quality`` makes figures of what it said
+and ``run_quality`` does all of it. What needs the ``bench`` extra says so when imported without it.
 """

@@ -14,8 +14,9 @@ from typing import Any, TypeAlias
 import numpy as np
 import numpy.typing as npt
 
-from promptguard.bench.quality import Scored, evaluate
+from promptguard.bench.quality import evaluate
 from promptguard.bench.records import Record
+from promptguard.bench.scoring import Scored
 from promptguard.errors import InputError, MissingExtraError
 from promptguard.intents import INTENTS
 from promptguard.types import Context

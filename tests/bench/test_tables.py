@@ -1,0 +1,77 @@
+"""The mistakes, the tables and the circumstances."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+from made import ATTACK, BENIGN, FakeGuard, contextual, figures, record, said
+
+from promptguard.bench.ablation import ablations
+from promptguard.bench.mistakes import most_confident_errors
+from promptguard.bench.provenance import provenance
+from promptguard.bench.quality import evaluate
+from promptguard.bench.scoring import score
+from promptguard.bench.tables import table
+
+
+def test_most_confident_errors_hide_texts_unless_asked() -> None:
+    records = [record(ATTACK, text="private"), record(ATTACK), record(), record(), record(source_name="a")]
+    rows = [said(0.3), said(0.1), said(0.8), said(0.1), said(0.7)]
+    found = most_confident_errors(records, rows)
+    assert [(row["id"], row["kind"]) for row in found] == [
+        (records[4].id, "false_alarm"),
+        (records[1].id, "miss"),
+        (records[2].id, "false_alarm"),
+        (records[0].id, "miss"),
+    ]
+    assert "private" not in json.dumps(found)
+    assert len(most_confident_errors(records, rows, per_source=1)) == 2
+    shown = most_confident_errors(records, rows, texts=True)
+    assert shown[3]["text"] == "private"
+    json.dumps(shown)
+
+
+def test_the_table_holds_every_part() -> None:
+    records = [*contextual(), record(ATTACK, spans=((0, 4, None),)), record(spans=())]
+    guard = FakeGuard(lambda text, context: 0.9 if context.user_role == "visitor" else 0.2)
+    full = score(guard, records)
+    result = evaluate(records, full, prior=0.05)
+    assert "withheld" not in table(result)
+    result["ablations"] = ablations(guard, records, full)
+    text = table(result)
+    for part in ("fake@1", "pooled benign", "| overall", "| channel", "| out_of_scope", "ECE", "Brier",
+                 "factor: user_role", "contains 90 %", "user_role withheld", "all swapped"):  # fmt: skip
+        assert part in text
+    assert text.endswith("\n")
+    assert json.loads(json.dumps(result, allow_nan=False)) == result
+
+
+def test_the_table_of_a_small_set() -> None:
+    assert "| groups" not in table(figures([0.1], [BENIGN], bootstrap=0))
+
+
+def test_provenance_says_when_where_and_with_what() -> None:
+    found = provenance(["evaluate.py", "--data", "/somewhere/else/set.jsonl", "--out=/deep/down/x.json", "--n", "3"])
+    assert found["command"] == "evaluate.py --data set.jsonl --out=x.json --n 3"
+    assert set(found) == {"date", "command", "machine", "commit", "dirty", "versions"}
+    assert {"python", "numpy", "promptguard"} <= set(found["versions"])
+    assert found["machine"]["cpu"]
+    json.dumps(found)
+
+
+def test_provenance_without_git_and_without_proc(monkeypatch: pytest.MonkeyPatch) -> None:
+    read_text = Path.read_text
+
+    def refuse(path: Path, *rest: Any, **more: Any) -> str:
+        if path.name == "cpuinfo":
+            raise OSError(path)
+        return read_text(path, *rest, **more)
+
+    monkeypatch.setattr("shutil.which", lambda name: None)
+    monkeypatch.setattr(Path, "read_text", refuse)
+    found = provenance([])
+    assert found["commit"] is found["dirty"] is None
+    assert found["machine"]["cpu"]
