@@ -32,6 +32,11 @@ def main() -> None:
     for split in SPLITS:
         rows = [r for r in records if r["split"] == split]
         Dataset.from_list(rows).to_json(arguments.out / f"{split}.jsonl", force_ascii=False)
+    # One file a source: the evaluation reports by file.
+    (arguments.out / "report").mkdir(exist_ok=True)
+    for source in sorted({r["source"] for r in records if r["split"] == "report"}):
+        rows = [r for r in records if r["split"] == "report" and r["source"] == source]
+        Dataset.from_list(rows).to_json(arguments.out / "report" / f"{source}.jsonl", force_ascii=False)
     (arguments.out / "manifest.json").write_text(json.dumps(manifest, indent=1, sort_keys=True) + "\n")
     for key, count in sorted(Counter((r["split"], r["family"], bool(r["labels"])) for r in records).items()):
         print(*key, count)
