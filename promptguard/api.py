@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import threading
 from typing import TYPE_CHECKING
 
@@ -35,3 +36,13 @@ def analyze(prompt: str, context: ContextLike = None) -> Analysis:
 
                 _guard = Guard()
     return _guard.analyze(prompt, context)
+
+
+def _after_fork() -> None:
+    """In the child: whoever held the lock did not survive the fork."""
+    global _lock
+    _lock = threading.Lock()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_after_fork)

@@ -31,7 +31,7 @@ def run(runtime: Runtime, jobs: Sequence[Job]) -> list[Output]:
     Raises:
         BackendError: the model failed.
     """
-    if not runtime.batched:
+    if not runtime.batches:
         return [runtime.run(context, window) for context, window in jobs]
     outputs: list[Output | None] = [None] * len(jobs)
     for batch in plan(jobs, PADDED_TOKENS):

@@ -1,7 +1,7 @@
 """Every error a caller can meet.
 
     PromptGuardError
-    ├── InputError(ValueError)      a wrong type, an unknown context field, a bad policy: says which and what is accepted
+    ├── InputError(ValueError)      a wrong type, an unknown context field, a bad policy: which, and what is accepted
     ├── ModelError
     │   ├── ModelNotFound           no bundle in the folder named
     │   ├── ModelCorrupt            a file is damaged or is not the one the manifest was made for
@@ -31,15 +31,15 @@ class ModelError(PromptGuardError):
     """A model bundle cannot be used."""
 
 
-class ModelNotFound(ModelError):
+class ModelNotFound(ModelError):  # noqa: N818
     """There is no model bundle at the path given."""
 
 
-class ModelCorrupt(ModelError):
+class ModelCorrupt(ModelError):  # noqa: N818
     """A file of the bundle is missing or does not have the hash its manifest states."""
 
 
-class ModelIncompatible(ModelError):
+class ModelIncompatible(ModelError):  # noqa: N818
     """The bundle was made for another version of promptguard."""
 
 

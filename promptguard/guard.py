@@ -3,32 +3,41 @@
 from __future__ import annotations
 
 import asyncio
-import math
+import os
 import threading
 import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
+import weakref
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+
+import numpy as np
 
 from promptguard import batching, bundle, messages, policy, spans, text, windows
 from promptguard.context import ContextEncoder
 from promptguard.detectors import Detector, Evidence, Reading
 from promptguard.detectors.classifier import Classifier
+from promptguard.detectors.matches import Matches
 from promptguard.detectors.similarity import Example, Index, Similarity
 from promptguard.detectors.surface import Surface, vocabulary
-from promptguard.errors import InputError
+from promptguard.errors import InputError, ModelCorrupt
 from promptguard.fusion import Fusion, log_odds
 from promptguard.intents import references
-from promptguard.policy import Policy, Thresholds
+from promptguard.policy import Policy
 from promptguard.runtime import Floats, Runtime
 from promptguard.text import View
-from promptguard.tokenizer import Tokenizer
-from promptguard.types import Analysis, Context, ContextLike, Coverage, Decision, Reason, Signal
+from promptguard.tokenizer import UNK, Tokenizer
+from promptguard.types import Analysis, Context, ContextLike, Coverage
 from promptguard.windows import Cut, Window
 
-_VIEW_WINDOWS = 8
-"""Most windows of one de-obfuscated view."""
+_LEAST_VIEW_WINDOWS = 4
+"""Windows a de-obfuscated view gets even where the views before it have used up theirs."""
+
+_ENCODED_CHARACTERS = 4000
+"""More than a window holds."""
+
+_OWN_SIGNALS = frozenset(("classifier", "surface", "similarity", "examples", "exceptions"))
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,9 +47,11 @@ class _Prepared:
     text: str
     context: Context
     context_ids: tuple[int, ...]
-    plain: Cut
+    views: tuple[View, ...]
     windows: tuple[tuple[View, Window], ...]
-    unreadable: tuple[int, int]
+    characters_not_read: int
+    characters_unreadable: int
+    letters: int
     milliseconds: dict[str, float]
 
 
@@ -83,16 +94,31 @@ class Guard:
     ) -> None:
         if mode is not None and policy is not None:
             raise InputError("give either mode or policy: a policy has a mode of its own")
-        if prior is not None and not 0 < prior < 1:
-            raise InputError("prior must lie between 0 and 1")
-        if threads < 1 or max_windows < 4:
-            raise InputError("threads must be at least 1 and max_windows at least 4")
+        if policy is not None and not isinstance(policy, Policy):
+            raise InputError(f"policy must be a Policy, not {type(policy).__name__}")
+        if prior is not None and not (isinstance(prior, float) and 0 < prior < 1):
+            raise InputError("prior must be a number between 0 and 1")
+        if not isinstance(threads, int) or threads < 1:
+            raise InputError("threads must be a whole number, at least 1")
+        if not isinstance(max_windows, int) or max_windows < 4:
+            raise InputError("max_windows must be a whole number, at least 4")
+        if isinstance(providers, str) or not providers:
+            raise InputError("providers must be a list of names of onnxruntime execution providers")
+        if not all(isinstance(example, Example) for example in (*examples, *exceptions)):
+            raise InputError("examples and exceptions must be Example objects")
+        if not all(example.labels for example in examples):
+            raise InputError("every example needs at least one label: the intent it is an example of")
+        names = [detector.name for detector in detectors]
+        if len({*names, *_OWN_SIGNALS}) < len(names) + len(_OWN_SIGNALS):
+            raise InputError(f"detectors need names of their own, other than {', '.join(sorted(_OWN_SIGNALS))}")
         self.policy = policy or Policy(mode=mode or "balanced")
         self._model, self._prior = model, prior
         self._threads, self._providers, self._max_windows = threads, tuple(providers), max_windows
         self._more_detectors = tuple(detectors)
         self._own_examples, self._own_exceptions = tuple(examples), tuple(exceptions)
         self._lock = threading.Lock()
+        self._ready: _Loaded | None = None
+        _GUARDS.add(self)
 
     # --- the path -------------------------------------------------------------------------------
 
@@ -143,58 +169,58 @@ class Guard:
         began = time.perf_counter()
         views = text.views(prompt, loaded.tokenizer.pieces)
         viewed = time.perf_counter()
-        cuts = [
-            windows.cut(
-                view.text,
-                loaded.tokenizer,
-                window_tokens=loaded.window_tokens,
-                overlap_tokens=loaded.overlap_tokens,
-                max_windows=_VIEW_WINDOWS if number else self._max_windows,
-                evidence=vocabulary,
-            )
-            for number, view in enumerate(views)
-        ]
+        cuts = [loaded.cut(prompt, self._max_windows)]
+        left = self._max_windows  # what is hidden may be as long as what is not
+        for view in views[1:]:
+            cuts.append(loaded.cut(view.text, max(left, _LEAST_VIEW_WINDOWS)))
+            left -= len(cuts[-1].windows)
         context_ids = loaded.contexts.ids(context, prompt)
         done = time.perf_counter()
-        # What a view can read is not unreadable.
-        clearest = min(cuts, key=lambda c: c.characters_unreadable / max(1, c.letters))
+        unread = max(len(view.text) - cut.characters_read for view, cut in zip(views, cuts, strict=True))
         return _Prepared(
             prompt,
             context,
             context_ids,
-            cuts[0],
+            views,
             tuple((view, window) for view, cut in zip(views, cuts, strict=True) for window in cut.windows),
-            (clearest.characters_unreadable, clearest.letters),
+            min(unread, len(prompt)),
+            _unreadable(views, cuts),
+            cuts[0].letters,
             {"text": 1000 * (viewed - began), "windows": 1000 * (done - viewed)},
         )
 
     def _judge(self, loaded: _Loaded, item: _Prepared, readings: tuple[Reading, ...]) -> Analysis:
         """Signals, probabilities and decision of one text."""
         began = time.perf_counter()
-        views = tuple(dict.fromkeys(reading.view for reading in readings))
-        evidence = Evidence(item.text, item.context, views, readings)
-        signals = {signal.name: signal for signal in (detector(evidence) for detector in loaded.detectors)}
-        probabilities, risk = loaded.fusion.fuse(signals, loaded.shift)
-        unreadable, letters = item.unreadable
+        evidence = Evidence(item.text, item.context, item.views, readings)
+        signals = {detector.name: detector(evidence) for detector in loaded.detectors}
+        probabilities, risk = loaded.fusion.fuse(signals, 0.0)
         coverage = Coverage(
-            characters_read=item.plain.characters_read,
-            characters_not_read=len(item.text) - item.plain.characters_read,
-            characters_unreadable=unreadable,
+            characters_read=len(item.text) - item.characters_not_read,
+            characters_not_read=item.characters_not_read,
+            characters_unreadable=item.characters_unreadable,
             windows=len(readings),
             milliseconds=item.milliseconds,
         )
-        decision, reason, intents = policy.decide(
+        verdict = policy.decide(
             risk=risk,
             probabilities=probabilities,
-            thresholds=loaded.thresholds,
+            thresholds=loaded.bundle.thresholds,
             policy=self.policy.for_application(item.context.application),
             coverage=coverage,
-            letters=letters,
+            letters=item.letters,
         )
-        decision, reason, intents, matched = loaded.matches.apply(decision, reason, intents, evidence)
+        if loaded.shift:  # after the decision, which does not depend on it
+            probabilities, risk = loaded.fusion.fuse(signals, loaded.shift)
+        verdict, matched = loaded.matches.apply(
+            verdict, evidence, lambda: loaded.plain_vectors(item.context_ids, readings)
+        )
+        signals |= {detector.name: detector(evidence) for detector in loaded.more_detectors}
         if matched is not None:
             signals[matched.name] = matched
+        decision, reason, intents = verdict
         risky = [name for name in intents if name != "out_of_scope"]
+        found = spans.find(readings, risky, len(item.text)) if risky else ()
         item.milliseconds["decide"] = 1000 * (time.perf_counter() - began)
         return Analysis(
             intents=intents,
@@ -202,11 +228,11 @@ class Guard:
             probabilities=probabilities,
             decision=decision,
             reason=reason,
-            spans=spans.find(readings, risky, len(item.text)) if risky else (),
+            spans=found,
             signals=signals,
             coverage=coverage,
             references=references(intents, item.context.source),
-            model=loaded.id,
+            model=loaded.bundle.id,
         )
 
     # --- other ways in --------------------------------------------------------------------------
@@ -253,7 +279,7 @@ class Guard:
     @property
     def model(self) -> str:
         """Name, version and hash of the bundle."""
-        return self._loaded.id
+        return self._loaded.bundle.id
 
     @property
     def prior(self) -> float:
@@ -266,27 +292,26 @@ class Guard:
 
     @property
     def _loaded(self) -> _Loaded:
-        loaded = self.__dict__.get("_ready")
-        if loaded is None:
+        if self._ready is None:
             with self._lock:
-                loaded = self.__dict__.get("_ready")
-                if loaded is None:
-                    loaded = self._load()
-                    self.__dict__["_ready"] = loaded
-        return loaded
+                if self._ready is None:
+                    self._ready = self._load()
+        return self._ready
 
     def _load(self) -> _Loaded:
         opened = bundle.load(self._model)
         runtime = Runtime(opened.path(bundle.GRAPH), threads=self._threads, providers=self._providers)
-        return _Loaded(
-            opened,
-            Tokenizer(opened.path(bundle.TOKENIZER)),
-            runtime,
-            self._prior,
-            self._more_detectors,
-            self._own_examples,
-            self._own_exceptions,
-        )
+        try:
+            return _Loaded(
+                opened,
+                runtime,
+                prior=self._prior,
+                detectors=self._more_detectors,
+                examples=self._own_examples,
+                exceptions=self._own_exceptions,
+            )
+        except (KeyError, TypeError, ValueError) as error:
+            raise ModelCorrupt(f"the bundle in {opened.folder} is incomplete") from error
 
 
 class _Loaded:
@@ -295,108 +320,87 @@ class _Loaded:
     def __init__(
         self,
         opened: bundle.Bundle,
-        tokenizer: Tokenizer,
         runtime: Runtime,
+        *,
         prior: float | None,
         detectors: tuple[Detector, ...],
         examples: tuple[Example, ...],
         exceptions: tuple[Example, ...],
     ) -> None:
         manifest = opened.manifest
-        self.bundle, self.id = opened, opened.id
-        self.tokenizer, self.runtime = tokenizer, runtime
+        self.bundle, self.runtime = opened, runtime
+        self.tokenizer = Tokenizer(opened.path(bundle.TOKENIZER))
         self.window_tokens = int(manifest["window_tokens"])
         self.overlap_tokens = int(manifest["overlap_tokens"])
-        self.contexts = ContextEncoder(tokenizer, int(manifest["context_tokens"]))
+        self.contexts = ContextEncoder(self.tokenizer, int(manifest["context_tokens"]))
         self.fusion = Fusion.from_mapping(manifest["fusion"])
         self.shift = 0.0 if prior is None else log_odds(prior) - log_odds(opened.prior)
-        self.thresholds = _shifted(opened.thresholds, self.shift)
         self.detectors: tuple[Detector, ...] = (Classifier(), Surface())
-        if opened.path(bundle.EXAMPLES).exists():
+        if bundle.EXAMPLES in manifest["files"]:
             index = Index.load(opened.path(bundle.EXAMPLES), opened.path(bundle.VECTORS))
             self.detectors += (Similarity(index, self.encode),)
-        self.detectors += detectors
-        self.matches = _Matches(examples, exceptions, self.encode)
+        self.more_detectors = detectors
+        self.matches = Matches(examples, exceptions, self.encode)
 
-    def encode(self, prompt: str) -> Floats:
-        """Vector of the first window of a text, read without context."""
-        return self.runtime.run((), self._first_window(prompt)).embedding
-
-    def _first_window(self, prompt: str) -> tuple[int, ...]:
-        cut = windows.cut(
-            prompt[:4000],
+    def cut(self, view: str, max_windows: int) -> Cut:
+        """A view's windows."""
+        return windows.cut(
+            view,
             self.tokenizer,
             window_tokens=self.window_tokens,
             overlap_tokens=self.overlap_tokens,
-            max_windows=1,
+            max_windows=max_windows,
             evidence=vocabulary,
         )
-        return cut.windows[0].ids
+
+    def encode(self, prompt: str) -> Floats:
+        """Vector of the first window of a text, read without context."""
+        first = self.cut(prompt[:_ENCODED_CHARACTERS], max_windows=_ENCODED_CHARACTERS).windows[0]
+        return self.runtime.run((), first.ids).embedding
+
+    def plain_vectors(self, context_ids: tuple[int, ...], readings: Sequence[Reading]) -> Floats:
+        """Vectors of windows read without context: those at hand, if there was none."""
+        if not context_ids:
+            return np.stack([reading.output.embedding for reading in readings])
+        return np.stack([self.runtime.run((), reading.window.ids).embedding for reading in readings])
 
 
-class _Matches:
-    """The operator's own examples and exceptions.
-
-    An example catches what resembles it; an exception lets pass only what is nearly equal to it, in a
-    text that is read in one window and hides nothing: it must not become a way round the guard.
-    """
-
-    EXAMPLE_COSINE = 0.80
-    EXCEPTION_COSINE = 0.97
-
-    def __init__(
-        self, examples: Sequence[Example], exceptions: Sequence[Example], encode: Callable[[str], Floats]
-    ) -> None:
-        self._encode = encode
-        self._examples = Index.of(examples, encode) if examples else None
-        self._exceptions = Index.of(exceptions, encode) if exceptions else None
-
-    def apply(
-        self, decision: Decision, reason: Reason, intents: tuple[str, ...], evidence: Evidence
-    ) -> tuple[Decision, Reason, tuple[str, ...], Signal | None]:
-        """The decision after examples and exceptions, and a signal if one of them matched."""
-        if self._examples is None and self._exceptions is None:
-            return decision, reason, intents, None
-        # Context-free, like the examples: the context must not decide what text equals what.
-        vector = self._encode(evidence.text)
-        if self._examples is not None:
-            cosines = self._examples.vectors @ vector
-            best = int(cosines.argmax())
-            if cosines[best] >= self.EXAMPLE_COSINE:
-                example = self._examples.examples[best]
-                labels = tuple(dict.fromkeys((*example.labels, *(i for i in intents if i != "out_of_scope"))))
-                signal = Signal("examples", {"cosine": float(cosines[best])}, {"nearest": example.id})
-                return Decision.BLOCK, Reason.EXAMPLE, labels, signal
-        if self._exceptions is not None and len(evidence.readings) == 1 and decision is not Decision.ALLOW:
-            cosines = self._exceptions.vectors @ vector
-            best = int(cosines.argmax())
-            if cosines[best] >= self.EXCEPTION_COSINE:
-                signal = Signal(
-                    "exceptions", {"cosine": float(cosines[best])}, {"nearest": self._exceptions.examples[best].id}
-                )
-                return Decision.ALLOW, Reason.EXCEPTION, (), signal
-        return decision, reason, intents, None
-
-
-def _shifted(thresholds: Thresholds, shift: float) -> Thresholds:
-    """Thresholds at another prior: risks move by the same log-odds, so decisions stay the same."""
-    if not shift:
-        return thresholds
-
-    def move(p: float) -> float:
-        return p if p in (0.0, 1.0) else 1 / (1 + math.exp(-(log_odds(p) + shift)))
-
-    return replace(
-        thresholds,
-        risk={mode: move(p) for mode, p in thresholds.risk.items()},
-        intents={name: move(p) for name, p in thresholds.intents.items()},
-    )
+def _unreadable(views: Sequence[View], cuts: Sequence[Cut]) -> int:
+    """Letters of a text that no view of it could read."""
+    missing = set(cuts[0].unreadable)
+    for view, cut in zip(views[1:], cuts[1:], strict=True):
+        if not missing:
+            break
+        read = {
+            view.original_span(start, end)
+            for window in cut.windows
+            for token, (start, end) in zip(window.ids[1:-1], window.offsets, strict=True)
+            if token != UNK
+        }
+        for start, end in read:
+            missing.difference_update(range(start, end))
+    return len(missing)
 
 
 def _checked(pairs: Iterable[tuple[str, ContextLike]]) -> Iterable[tuple[str, ContextLike]]:
+    if not isinstance(pairs, Iterable):
+        raise InputError(f"pairs must be (text, context) pairs, not {type(pairs).__name__}")
     for pair in pairs:
         if isinstance(pair, str) or not isinstance(pair, Sequence) or len(pair) != 2:
             raise InputError("pairs must hold (text, context) pairs")
         if not isinstance(pair[0], str):
             raise InputError(f"prompt must be a string, not {type(pair[0]).__name__}")
         yield pair[0], pair[1]
+
+
+_GUARDS: weakref.WeakSet[Guard] = weakref.WeakSet()
+
+
+def _after_fork() -> None:
+    """In the child: whoever held a lock did not survive the fork."""
+    for guard in list(_GUARDS):
+        guard._lock = threading.Lock()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_after_fork)

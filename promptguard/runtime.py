@@ -5,6 +5,7 @@ A context is run once and its keys and values kept; each window of text is run w
 
 from __future__ import annotations
 
+import ctypes
 import os
 import platform
 import threading
@@ -16,10 +17,30 @@ from pathlib import Path
 from typing import Any, TypeAlias
 
 import numpy as np
-import onnxruntime
 from numpy.typing import NDArray
 
 from promptguard.errors import BackendError
+
+
+def _silent_onnxruntime() -> Any:
+    """Import onnxruntime with its telemetry off.
+
+    From 1.29 its wheels report to their maker by default, from a thread that also keeps a forked
+    process from ending. The variable is read once, when the library starts.
+    """
+    asked_for = os.environ.get("ORT_DISABLE_TELEMETRY")
+    os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
+    try:
+        import onnxruntime
+    finally:
+        if asked_for is None:
+            del os.environ["ORT_DISABLE_TELEMETRY"]
+    if asked_for is None:
+        onnxruntime.disable_telemetry_events()  # for where somebody else imported it first
+    return onnxruntime
+
+
+onnxruntime = _silent_onnxruntime()
 
 Floats: TypeAlias = NDArray[np.float32]
 Keys: TypeAlias = tuple[NDArray[Any], ...]
@@ -46,33 +67,46 @@ class Output:
 class Runtime:
     """One onnxruntime session and the contexts it has read.
 
-    Safe to share between threads. After a fork the child makes a session of its own.
+    Safe to share between threads. After a fork the child makes a session of its own at its first run.
 
     Args:
         graph: the bundle's ONNX file.
         threads: threads for one run.
         providers: onnxruntime execution providers, in order of preference.
 
+    Attributes:
+        takes_batches: whether the graph has a mask and may be given several windows at once.
+        active_providers: what onnxruntime runs the graph on.
+
     Raises:
         BackendError: a provider is not available, or the session cannot be made.
     """
 
     def __init__(self, graph: Path, *, threads: int, providers: Sequence[str]) -> None:
-        missing = [p for p in providers if p not in onnxruntime.get_available_providers()]
-        if missing:
-            raise BackendError(
-                f"onnxruntime has no {', '.join(missing)}; here it has {', '.join(onnxruntime.get_available_providers())}"
-            )
+        available = onnxruntime.get_available_providers()
+        missing = [p for p in providers if p not in available]
+        if missing or not providers:
+            raise BackendError(f"onnxruntime has no {', '.join(missing) or 'provider'}; here: {', '.join(available)}")
         self._graph = graph
         self._threads = threads
         self._providers = list(providers)
-        self._open()
+        self._session: Any = self._open()
+        self._forget_contexts()
+        self.active_providers: tuple[str, ...] = tuple(self._session.get_providers())
+        if self._providers[0] not in self.active_providers:
+            raise BackendError(f"onnxruntime fell back from {self._providers[0]} to {self.active_providers[0]}")
+        inputs = {i.name: i for i in self._session.get_inputs()}
+        if "past_key_0" not in inputs:
+            raise BackendError("the graph does not take a context's keys and values: it is not one of this library's")
+        self.takes_batches = "mask" in inputs
+        past = inputs["past_key_0"]
+        dtype = np.float16 if "float16" in past.type else np.float32
+        layers = sum(name.startswith("past_key") for name in inputs)
+        self._presents = [f"present_{part}_{i}" for i in range(layers) for part in ("key", "value")]
+        self._nothing: Keys = (np.zeros((1, past.shape[1], 0, past.shape[3]), dtype),) * (2 * layers)
         _RUNTIMES.add(self)
 
-    def _open(self) -> None:
-        self._lock = threading.Lock()
-        self._contexts: OrderedDict[tuple[int, ...], Keys] = OrderedDict()
-        self._cached_bytes = 0
+    def _open(self) -> Any:
         options = onnxruntime.SessionOptions()
         options.intra_op_num_threads = self._threads
         options.inter_op_num_threads = 1
@@ -80,19 +114,22 @@ class Runtime:
         if needs_safe_int8():
             options.add_session_config_entry("session.x64quantprecision", "1")
         try:
-            self._session = onnxruntime.InferenceSession(str(self._graph), options, providers=self._providers)
+            return onnxruntime.InferenceSession(str(self._graph), options, providers=self._providers)
         except Exception as error:  # onnxruntime raises classes of its own without a common base
             raise BackendError("onnxruntime could not open the model") from error
-        self.active_providers: tuple[str, ...] = tuple(self._session.get_providers())
-        if self._providers[0] not in self.active_providers:
-            raise BackendError(f"onnxruntime fell back from {self._providers[0]} to {self.active_providers[0]}")
-        inputs = {i.name: i for i in self._session.get_inputs()}
-        self.batched = "mask" in inputs
-        past = inputs["past_key_0"]
-        dtype = np.float16 if "float16" in past.type else np.float32
-        self._layers = sum(name.startswith("past_key") for name in inputs)
-        self._presents = [f"present_{part}_{i}" for i in range(self._layers) for part in ("key", "value")]
-        self._nothing: Keys = (np.zeros((1, past.shape[1], 0, past.shape[3]), dtype),) * (2 * self._layers)
+
+    def _forget_contexts(self) -> None:
+        self._lock = threading.Lock()
+        self._contexts: OrderedDict[tuple[int, ...], Keys] = OrderedDict()
+        self._cached_bytes = 0
+
+    @property
+    def batches(self) -> bool:
+        """Whether several windows are best run together.
+
+        Never on a processor: nothing is gained, and a window's last bits would depend on its neighbours.
+        """
+        return self.takes_batches and self.active_providers[0] != "CPUExecutionProvider"
 
     def run(self, context: tuple[int, ...], window: tuple[int, ...]) -> Output:
         """Read one window of text in one context.
@@ -110,7 +147,7 @@ class Runtime:
         return self.run_batch([context], [window])[0]
 
     def run_batch(self, contexts: Sequence[tuple[int, ...]], windows: Sequence[tuple[int, ...]]) -> list[Output]:
-        """Read several windows in one run; more than one only if ``batched``.
+        """Read several windows in one run; more than one only if the graph ``takes_batches``.
 
         Args:
             contexts: ids of each window's context.
@@ -128,11 +165,11 @@ class Runtime:
             ids[row, : len(window)] = window
         keys = [self._keys(context) for context in contexts]
         feed = self._feed(ids, 1, _stack(keys))
-        if self.batched:
+        if self.takes_batches:
             most = max(map(len, contexts))
             feed["mask"] = np.concatenate([_mask(contexts, most), _mask(windows, longest)], axis=1)
         logits, spans, embedding = self._call(["logits", "span_logits", "embedding"], feed)
-        if not np.isfinite(logits).all():
+        if not all(np.isfinite(output).all() for output in (logits, spans, embedding)):
             raise BackendError("the model gave numbers that are not finite")
         return [
             Output(logits[row], spans[row, 1 : len(window) - 1], embedding[row]) for row, window in enumerate(windows)
@@ -147,7 +184,7 @@ class Runtime:
                 self._contexts.move_to_end(context)
                 return known
         feed = self._feed(np.array([context], np.int64), 0, self._nothing)
-        if self.batched:
+        if self.takes_batches:
             feed["mask"] = np.ones((1, len(context)), np.int64)
         keys = tuple(self._call(self._presents, feed))
         size = sum(k.nbytes for k in keys)
@@ -168,8 +205,12 @@ class Runtime:
         return feed
 
     def _call(self, outputs: list[str], feed: dict[str, NDArray[Any]]) -> list[Any]:
+        session = self._session
+        if session is None:
+            with self._lock:
+                session = self._session = self._session or self._open()
         try:
-            result: list[Any] = self._session.run(outputs, feed)
+            result: list[Any] = session.run(outputs, feed)
         except Exception as error:  # see _open
             raise BackendError("onnxruntime failed to run the model") from error
         return result
@@ -209,9 +250,13 @@ _RUNTIMES: weakref.WeakSet[Runtime] = weakref.WeakSet()
 
 
 def _after_fork() -> None:
-    # onnxruntime's threads and any lock held by another thread did not survive the fork.
+    """In the child: neither onnxruntime's threads nor the holder of a lock survived the fork."""
     for runtime in list(_RUNTIMES):
-        runtime._open()
+        if runtime._session is not None:
+            # Never freed: its destructor waits for threads that do not exist here.
+            ctypes.pythonapi.Py_IncRef(ctypes.py_object(runtime._session))
+        runtime._session = None
+        runtime._forget_contexts()
 
 
 if hasattr(os, "register_at_fork"):

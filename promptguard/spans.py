@@ -8,6 +8,7 @@ import numpy as np
 
 from promptguard.detectors import Reading
 from promptguard.intents import INTENTS
+from promptguard.runtime import Floats
 from promptguard.types import Span
 
 _LIKELY = 0.5
@@ -36,10 +37,9 @@ def find(readings: Sequence[Reading], intents: Sequence[str], length: int) -> tu
     return _merged(found) or (Span(0, length, intents[0], 0.0),)
 
 
-def _probabilities(reading: Reading) -> np.typing.NDArray[np.float32]:
+def _probabilities(reading: Reading) -> Floats:
     logits = np.clip(reading.output.span_logits, -30, 30)
-    probabilities: np.typing.NDArray[np.float32] = 1 / (1 + np.exp(-logits))
-    return probabilities
+    return np.asarray(1 / (1 + np.exp(-logits)), np.float32)
 
 
 def _stretches(reading: Reading, intents: Sequence[str], threshold: float, least: int = _LEAST_TOKENS) -> list[Span]:

@@ -9,6 +9,7 @@ sets again what the file format does not keep.
 from __future__ import annotations
 
 import json
+import re
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -20,6 +21,7 @@ SEP = 102
 UNK = 100
 PAD = 0
 _LONGEST_WORD = 64
+_SURROGATE = re.compile("[\ud800-\udfff]")
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,7 +62,7 @@ class Tokenizer:
         self._backend.encode_special_tokens = True
 
     def encode(self, text: str) -> Encoded:
-        """Tokenize any string; lone surrogates are read as unknown characters."""
+        """Tokenize any string; surrogates yield no token, like other characters that show nothing."""
         encoding = self._encoding(text)
         ids = encoding.ids
         words = encoding.word_ids
@@ -80,11 +82,8 @@ class Tokenizer:
         try:
             return self._backend.encode(text, add_special_tokens=False)
         except (UnicodeEncodeError, TypeError):
-            # Lone surrogates cannot be passed on; one replacement character each keeps offsets.
-            readable = text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
-            if len(readable) != len(text):
-                readable = "".join("�" if "\ud800" <= c <= "\udfff" else c for c in text)
-            return self._backend.encode(readable, add_special_tokens=False)
+            # It takes no surrogates. What stands for them keeps the offsets; the normalizer then drops it.
+            return self._backend.encode(_SURROGATE.sub("\ufffd", text), add_special_tokens=False)
 
 
 def prepare(base: Path, target: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import unicodedata
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -36,13 +37,13 @@ class Cut:
     Attributes:
         windows: at least one, in order.
         characters_read: characters of the text inside a window.
-        characters_unreadable: letters, marks and digits the vocabulary does not know.
+        unreadable: where in the text letters, marks and digits stand that the vocabulary does not know.
         letters: letters, marks and digits in what was read.
     """
 
     windows: tuple[Window, ...]
     characters_read: int
-    characters_unreadable: int
+    unreadable: tuple[int, ...]
     letters: int
 
 
@@ -70,36 +71,27 @@ def cut(
         The windows, and how much of the text they hold.
     """
     windows: list[Window] = []
-    unreadable = letters = 0
+    unreadable: list[int] = []
+    letters = 0
     for start, end in _blocks(text, evidence):
         part = text[start:end]
         encoded = tokenizer.encode(part)
         offsets = [(a + start, b + start) for a, b in encoded.offsets] if start else encoded.offsets
         for first, last in _ranges(encoded.continues, window_tokens - 2, overlap_tokens):
             windows.append(Window((CLS, *encoded.ids[first:last], SEP), tuple(offsets[first:last])))
-        if part.isascii():
-            letters += sum(map(str.isalnum, part)) if UNK in encoded.ids else len(part)
-        else:
-            letters += sum(map(_is_letter, part))
-        unreadable += sum(
-            1 for i, (a, b) in zip(encoded.ids, offsets, strict=True) if i == UNK and _is_letter(text[a:b][:1])
-        )
+        letters += sum(map(str.isalnum if part.isascii() else _is_letter, part))
+        # Each unknown character is a piece of its own.
+        unreadable += [a for i, (a, _) in zip(encoded.ids, offsets, strict=True) if i == UNK and _is_letter(text[a])]
     whole = len(windows) <= max_windows and len(text) <= _TOKENIZE_CHARACTERS
     if len(windows) > max_windows:
         windows = _sample(text, windows, max_windows, evidence)
     read = len(text) if whole else _covered(windows)
-    return Cut(tuple(windows), read, unreadable, letters)
+    return Cut(tuple(windows), read, tuple(unreadable), letters)
 
 
 def _is_letter(character: str) -> bool:
-    # Marks (category M) carry vowels in Indic scripts; isalnum leaves them out.
-    return character.isalnum() or (character > "\u02ff" and character.isidentifier() is False and _is_mark(character))
-
-
-def _is_mark(character: str) -> bool:
-    import unicodedata
-
-    return unicodedata.category(character).startswith("M") and not "\ufe00" <= character <= "\ufe0f"
+    """Letters, digits and the marks that carry vowels in Indic scripts; not the selectors of emoji."""
+    return unicodedata.category(character)[0] in "LNM" and not "\ufe00" <= character <= "\ufe0f"
 
 
 def _ranges(continues: list[bool], size: int, overlap: int) -> list[tuple[int, int]]:
