@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from promptguard.errors import ModelCorrupt, ModelIncompatible, ModelNotFound
+from promptguard.fusion import Fusion
 from promptguard.policy import Thresholds
 
 MANIFEST = "manifest.json"
@@ -24,6 +25,9 @@ VECTORS = "examples.npy"
 
 BUNDLE_SCHEMA = 1
 """Version of the manifest this code reads."""
+
+_LEAST_STRIDE = 36
+"""Tokens a window must exceed its overlap by: special tokens, and how far cuts move to fall between words."""
 
 EMBEDDED = Path(__file__).parent / "model"
 """The bundle that comes with the package."""
@@ -37,6 +41,7 @@ class Bundle:
         folder: where it is.
         manifest: the manifest as written.
         thresholds: where decisions start.
+        fusion: how signals become probabilities.
         id: name, version and the first 12 digits of the manifest's hash; changes whenever a file,
             a threshold or a constant does.
     """
@@ -44,6 +49,7 @@ class Bundle:
     folder: Path
     manifest: Mapping[str, Any]
     thresholds: Thresholds
+    fusion: Fusion
     id: str
 
     def path(self, name: str) -> Path:
@@ -81,7 +87,18 @@ def load(folder: Path | str | None = None) -> Bundle:
     except (ValueError, KeyError, TypeError) as error:
         raise ModelCorrupt(f"{MANIFEST} in {folder} cannot be read") from error
     if schema != BUNDLE_SCHEMA:
-        raise ModelIncompatible(f"bundle schema {schema}; this version of promptguard reads {BUNDLE_SCHEMA}")
+        raise ModelIncompatible(f"bundle schema {schema!r:.20}; this version of promptguard reads {BUNDLE_SCHEMA}")
+    _check_files(folder, files)
+    try:
+        return _checked(folder, manifest, hashlib.sha256(raw).hexdigest()[:12])
+    except (ValueError, KeyError, TypeError) as error:
+        raise ModelCorrupt(f"{MANIFEST} in {folder} lacks a setting or holds an unusable one") from error
+
+
+def _check_files(folder: Path, files: Mapping[str, str]) -> None:
+    for name in (GRAPH, TOKENIZER, *((EXAMPLES, VECTORS) if EXAMPLES in files else ())):
+        if name not in files:
+            raise ModelCorrupt(f"{MANIFEST} in {folder} states no hash for {name}")
     for name, expected in files.items():
         try:
             found = file_hash(folder / name)
@@ -89,11 +106,20 @@ def load(folder: Path | str | None = None) -> Bundle:
             raise ModelCorrupt(f"{name} is missing from {folder}") from error
         if found != expected:
             raise ModelCorrupt(f"{name} in {folder} does not have the hash that its manifest states")
-    digest = hashlib.sha256(raw).hexdigest()[:12]
+
+
+def _checked(folder: Path, manifest: Mapping[str, Any], digest: str) -> Bundle:
+    """A bundle with the settings that the path reads; ValueError, KeyError or TypeError without them."""
+    if not 0 < float(manifest["prior"]) < 1:
+        raise ValueError("prior")
+    sizes = [int(manifest[name]) for name in ("window_tokens", "overlap_tokens", "context_tokens")]
+    if min(sizes) < 1 or sizes[0] < sizes[1] + _LEAST_STRIDE:
+        raise ValueError("sizes")
     return Bundle(
         folder=folder,
         manifest=manifest,
         thresholds=Thresholds.from_mapping(manifest["thresholds"]),
+        fusion=Fusion.from_mapping(manifest["fusion"]),
         id=f"{manifest['name']}-{manifest['version']}+{digest}",
     )
 

@@ -29,10 +29,11 @@ class Fusion:
 
     @classmethod
     def from_mapping(cls, mapping: Mapping[str, Any]) -> Fusion:
-        """Read the constants from a manifest."""
+        """Read the constants from a manifest; KeyError, TypeError or ValueError if some are missing or no numbers."""
+        rows = {name: mapping[name] for name in (*INTENTS, "risk")}
         return cls(
-            {name: dict(row["weights"]) for name, row in mapping.items()},
-            {name: float(row["bias"]) for name, row in mapping.items()},
+            {name: {feature: float(w) for feature, w in row["weights"].items()} for name, row in rows.items()},
+            {name: float(row["bias"]) for name, row in rows.items()},
         )
 
     def fuse(self, signals: Mapping[str, Signal], shift: float) -> tuple[dict[str, float], float]:
@@ -70,3 +71,8 @@ def logistic(x: float) -> float:
 def log_odds(p: float) -> float:
     """A probability strictly between 0 and 1 to log-odds."""
     return math.log(p / (1 - p))
+
+
+def shifted(p: float, shift: float) -> float:
+    """A probability moved by a difference in log-odds; 0 and 1 stay."""
+    return p if not shift or p in (0.0, 1.0) else logistic(log_odds(p) + shift)

@@ -21,10 +21,10 @@ from promptguard.detectors.classifier import Classifier
 from promptguard.detectors.matches import Matches
 from promptguard.detectors.similarity import Example, Index, Similarity
 from promptguard.detectors.surface import Surface, vocabulary
-from promptguard.errors import InputError, ModelCorrupt
-from promptguard.fusion import Fusion, log_odds
+from promptguard.errors import InputError
+from promptguard.fusion import log_odds, shifted
 from promptguard.intents import references
-from promptguard.policy import Policy
+from promptguard.policy import Policy, Thresholds
 from promptguard.runtime import Floats, Runtime
 from promptguard.text import View
 from promptguard.tokenizer import UNK, Tokenizer
@@ -115,7 +115,7 @@ class Guard:
         self._model, self._prior = model, prior
         self._threads, self._providers, self._max_windows = threads, tuple(providers), max_windows
         self._more_detectors = tuple(detectors)
-        self._own_examples, self._own_exceptions = tuple(examples), tuple(exceptions)
+        self._own_matches = tuple(examples), tuple(exceptions)
         self._lock = threading.Lock()
         self._ready: _Loaded | None = None
         _GUARDS.add(self)
@@ -194,7 +194,7 @@ class Guard:
         began = time.perf_counter()
         evidence = Evidence(item.text, item.context, item.views, readings)
         signals = {detector.name: detector(evidence) for detector in loaded.detectors}
-        probabilities, risk = loaded.fusion.fuse(signals, 0.0)
+        probabilities, risk = loaded.bundle.fusion.fuse(signals, 0.0)
         coverage = Coverage(
             characters_read=len(item.text) - item.characters_not_read,
             characters_not_read=item.characters_not_read,
@@ -211,7 +211,7 @@ class Guard:
             letters=item.letters,
         )
         if loaded.shift:  # after the decision, which does not depend on it
-            probabilities, risk = loaded.fusion.fuse(signals, loaded.shift)
+            probabilities, risk = loaded.bundle.fusion.fuse(signals, loaded.shift)
         verdict, matched = loaded.matches.apply(
             verdict, evidence, lambda: loaded.plain_vectors(item.context_ids, readings)
         )
@@ -286,6 +286,11 @@ class Guard:
         """Share of risky traffic that probabilities are stated at."""
         return self._prior or self._loaded.bundle.prior
 
+    @property
+    def thresholds(self) -> Thresholds:
+        """Where decisions start, at the prior that probabilities are stated at."""
+        return self._loaded.thresholds
+
     def encode(self, prompt: str) -> Floats:
         """The model's unit vector of a text without context, from its first window; shape (hidden,)."""
         return self._loaded.encode(prompt)
@@ -301,17 +306,13 @@ class Guard:
     def _load(self) -> _Loaded:
         opened = bundle.load(self._model)
         runtime = Runtime(opened.path(bundle.GRAPH), threads=self._threads, providers=self._providers)
-        try:
-            return _Loaded(
-                opened,
-                runtime,
-                prior=self._prior,
-                detectors=self._more_detectors,
-                examples=self._own_examples,
-                exceptions=self._own_exceptions,
-            )
-        except (KeyError, TypeError, ValueError) as error:
-            raise ModelCorrupt(f"the bundle in {opened.folder} is incomplete") from error
+        return _Loaded(
+            opened,
+            runtime,
+            prior=self._prior,
+            detectors=self._more_detectors,
+            matches=self._own_matches,
+        )
 
 
 class _Loaded:
@@ -324,8 +325,7 @@ class _Loaded:
         *,
         prior: float | None,
         detectors: tuple[Detector, ...],
-        examples: tuple[Example, ...],
-        exceptions: tuple[Example, ...],
+        matches: tuple[Sequence[Example], Sequence[Example]],
     ) -> None:
         manifest = opened.manifest
         self.bundle, self.runtime = opened, runtime
@@ -333,14 +333,18 @@ class _Loaded:
         self.window_tokens = int(manifest["window_tokens"])
         self.overlap_tokens = int(manifest["overlap_tokens"])
         self.contexts = ContextEncoder(self.tokenizer, int(manifest["context_tokens"]))
-        self.fusion = Fusion.from_mapping(manifest["fusion"])
         self.shift = 0.0 if prior is None else log_odds(prior) - log_odds(opened.prior)
+        at_bundle = opened.thresholds
+        self.thresholds = Thresholds(
+            risk={mode: shifted(p, self.shift) for mode, p in at_bundle.risk.items()},
+            intents={name: shifted(p, self.shift) for name, p in at_bundle.intents.items()},
+        )
         self.detectors: tuple[Detector, ...] = (Classifier(), Surface())
         if bundle.EXAMPLES in manifest["files"]:
             index = Index.load(opened.path(bundle.EXAMPLES), opened.path(bundle.VECTORS))
             self.detectors += (Similarity(index, self.encode),)
         self.more_detectors = detectors
-        self.matches = Matches(examples, exceptions, self.encode)
+        self.matches = Matches(*matches, self.encode)
 
     def cut(self, view: str, max_windows: int) -> Cut:
         """A view's windows."""

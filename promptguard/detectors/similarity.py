@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from promptguard.runtime import Floats
 
 _NEIGHBOURS = 3
+_PURPOSE_CHARACTERS = 400
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,15 +73,16 @@ class Index:
         """Read an index from a bundle.
 
         Raises:
-            ModelCorrupt: rows and vectors do not belong together.
+            ModelCorrupt: a file cannot be read, or they do not belong together.
         """
-        examples = tuple(
-            Example(r["id"], r["text"], tuple(r["labels"]), r["license"])
-            for r in map(json.loads, rows.read_text(encoding="utf-8").splitlines())
-        )
-        array = np.load(vectors, allow_pickle=False).astype(np.float32)
-        if len(array) != len(examples):
-            raise ModelCorrupt(f"{rows.name} and {vectors.name} differ in length")
+        try:
+            found = map(json.loads, rows.read_text(encoding="utf-8").splitlines())
+            examples = tuple(Example(r["id"], r["text"], tuple(r["labels"]), r["license"]) for r in found)
+            array = np.load(vectors, allow_pickle=False).astype(np.float32)
+        except (OSError, ValueError, KeyError, TypeError) as error:
+            raise ModelCorrupt(f"{rows.name} or {vectors.name} cannot be read") from error
+        if array.ndim != 2 or len(array) != len(examples):
+            raise ModelCorrupt(f"{rows.name} and {vectors.name} do not belong together")
         return cls(examples, array)
 
     def save(self, rows: Path, vectors: Path) -> None:
@@ -97,18 +99,24 @@ class Similarity:
     """Compares a text with the index and with the application's purpose.
 
     Args:
-        index: attack and harmless examples.
+        index: attack and harmless examples, at least one of each.
         encode: text to unit vector, used for purposes; and for the texts too if ``own_vectors`` is false.
         own_vectors: take the vectors that the model's one pass gave for each window.
+
+    Raises:
+        InputError: the index has no attack or no harmless example.
     """
 
     name = "similarity"
 
     def __init__(self, index: Index, encode: Callable[[str], Floats], *, own_vectors: bool = True) -> None:
         self._index = index
-        self._encode = lru_cache(maxsize=1024)(encode)
+        self._encode = encode
+        self._purpose = lru_cache(maxsize=1024)(encode)
         self._own_vectors = own_vectors
         self._attack = np.array([bool(set(e.labels) - {"out_of_scope"}) for e in index.examples])
+        if self._attack.all() or not self._attack.any():
+            raise InputError("an index of examples needs attacks and harmless texts")
 
     def __call__(self, evidence: Evidence) -> Signal:
         """Signal with ``margin`` (nearer to attacks than to harmless texts) and ``purpose_distance``."""
@@ -121,7 +129,7 @@ class Similarity:
         scores = {"margin": float((attack - harmless).max())}
         purpose = evidence.context.purpose or evidence.context.system_prompt
         if purpose and purpose.strip():
-            scores["purpose_distance"] = 0.25 - float((vectors @ self._encode(purpose[:400])).max())
+            scores["purpose_distance"] = 0.25 - float((vectors @ self._purpose(purpose[:_PURPOSE_CHARACTERS])).max())
         at = int(np.where(self._attack, cosines.max(axis=0), -1).argmax())
         nearest = self._index.examples[at]
         detail = {
