@@ -7,7 +7,10 @@ from importlib.resources import files
 from pathlib import Path
 
 import pytest
+import tiny_bundle
 from tokenizers import Tokenizer
+
+from promptguard import Guard, bundle
 
 
 @pytest.fixture(scope="session")
@@ -22,3 +25,29 @@ def pieces() -> Callable[[str], int]:
     tokenizer.no_padding()
     tokenizer.encode_special_tokens = True
     return lambda text: len(tokenizer.encode(text, add_special_tokens=False).ids)
+
+
+@pytest.fixture(scope="session")
+def tiny(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Folder of an 8-bit bundle with random weights and a small index of examples."""
+    return tiny_bundle.make(tmp_path_factory.mktemp("tiny") / "int8", examples=True)
+
+
+@pytest.fixture(scope="session")
+def tiny_fp32(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The same weights in 32-bit floating point."""
+    return tiny_bundle.make(tmp_path_factory.mktemp("tiny") / "fp32", "fp32")
+
+
+@pytest.fixture(scope="session")
+def tiny_guard(tiny: Path) -> Guard:
+    """A guard over random weights."""
+    return Guard(tiny)
+
+
+@pytest.fixture(scope="session")
+def embedded() -> Guard:
+    """A guard over the bundle that comes with the package."""
+    if not (bundle.EMBEDDED / bundle.MANIFEST).exists():
+        pytest.skip("no embedded bundle in this checkout")
+    return Guard()
