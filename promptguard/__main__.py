@@ -1,0 +1,5 @@
+"""``python -m promptguard``: the command line."""
+
+from promptguard.cli import main
+
+main()
