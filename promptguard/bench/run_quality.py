@@ -43,8 +43,7 @@ def run_quality(
         limit: most records of each source; None takes all.
         seed: of the draw, the intervals and the ablations.
         bootstrap: replicates of the intervals, 0 for none.
-        with_ablations: whether to score again with parts of the context withheld and swapped: about 8 times the
-            work.
+        with_ablations: whether to score again without, and with swapped, context: about 8 times the work.
         out: where the figures go, as JSON; None writes none.
         errors: where the most confident mistakes go, as JSON Lines; None writes none.
         texts: whether the mistakes show texts and contexts, which may be private.
