@@ -22,13 +22,13 @@ RISK = OUTPUTS.index("risk")
 _AVERAGE_EVERY = 10
 
 SHARES = {
-    "contextual": 0.34,
+    "contextual": 0.33,
     "content": 0.04,
-    "neighbours": 0.14,
-    "attacks": 0.17,
-    "benign": 0.16,
-    "composed_carriers": 0.09,
-    "composed_apps": 0.06,
+    "neighbours": 0.13,
+    "attacks": 0.20,
+    "benign": 0.17,
+    "composed_carriers": 0.08,
+    "composed_apps": 0.05,
 }
 """Share of the draws of each family: by what the product is for, not by what there is most of."""
 
