@@ -375,11 +375,12 @@ def _unreadable(views: Sequence[View], cuts: Sequence[Cut]) -> int:
     for view, cut in zip(views[1:], cuts[1:], strict=True):
         if not missing:
             break
+        unread = set(cut.unreadable)
         read = {
             view.original_span(start, end)
             for window in cut.windows
             for token, (start, end) in zip(window.ids[1:-1], window.offsets, strict=True)
-            if token != UNK
+            if token != UNK and unread.isdisjoint(range(start, end))
         }
         for start, end in read:
             missing.difference_update(range(start, end))

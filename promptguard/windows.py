@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import unicodedata
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -15,6 +16,11 @@ _TOKENIZE_CHARACTERS = 400_000
 """Longest text tokenized whole: beyond it head, tail and the most suspicious blocks are."""
 
 _BLOCK_CHARACTERS = 8_000
+
+# Vowel signs and other marks of the scripts of South and South-East Asia: an uncased tokenizer drops them as if
+# they were accents, and a syllable without its vowel is not read.
+_MARKS = "".join(filter(lambda c: unicodedata.category(c) == "Mn", map(chr, range(0x0900, 0x1AB0))))
+_DROPPED = re.compile(rf"[^\W\d_]?[{_MARKS}]+")
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,7 +43,8 @@ class Cut:
     Attributes:
         windows: at least one, in order.
         characters_read: characters of the text inside a window.
-        unreadable: where in the text letters, marks and digits stand that the vocabulary does not know.
+        unreadable: where in the text letters, marks and digits stand that are not read: unknown to the
+            vocabulary, or a syllable without its vowel sign.
         letters: letters, marks and digits in what was read.
     """
 
@@ -81,7 +88,10 @@ def cut(
             windows.append(Window((CLS, *encoded.ids[first:last], SEP), tuple(offsets[first:last])))
         letters += sum(map(str.isalnum if part.isascii() else _is_letter, part))
         # Each unknown character is a piece of its own.
-        unreadable += [a for i, (a, _) in zip(encoded.ids, offsets, strict=True) if i == UNK and _is_letter(text[a])]
+        unknown = {a for i, (a, _) in zip(encoded.ids, offsets, strict=True) if i == UNK and _is_letter(text[a])}
+        if not part.isascii():
+            unknown.update(start + at for m in _DROPPED.finditer(part) for at in range(*m.span()))
+        unreadable += sorted(unknown)
     whole = len(windows) <= max_windows and len(text) <= _TOKENIZE_CHARACTERS
     if len(windows) > max_windows:
         windows = _sample(text, windows, max_windows, evidence)

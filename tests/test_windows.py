@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from promptguard import windows
 from promptguard.detectors.surface import vocabulary
-from promptguard.tokenizer import CLS, SEP, UNK, Tokenizer
+from promptguard.tokenizer import CLS, SEP, Tokenizer
 from promptguard.windows import Cut
 
 TOKENIZER = Tokenizer(tiny_bundle.TOKENIZER)
@@ -99,18 +99,17 @@ def test_an_empty_text_has_one_empty_window(text: str) -> None:
         ("🙂🙂 ok 🙂️", 0, 2),
         ("驴骡", 2, 2),
         ("a驴 b", 1, 3),
-        ("किताब", None, 5),
+        ("किताब", 0, 5),  # its vowel signs are letters of their own
+        ("के", 2, 2),
+        ("कुछ और", 4, 5),
+        ("résumé re\u0301sume\u0301", 0, 14),
         ("word " * 100, 0, 400),
     ],
 )
-def test_letters_the_vocabulary_does_not_know_are_counted(text: str, unreadable: int | None, letters: int) -> None:
+def test_letters_the_vocabulary_does_not_know_are_counted(text: str, unreadable: int, letters: int) -> None:
     found = cut(text)
     assert found.letters == letters
-    if unreadable is not None:
-        assert len(found.unreadable) == unreadable
-    whole = TOKENIZER.encode(text)
-    assert all(TOKENIZER.ids(text[at]) in ([UNK], []) for at in found.unreadable)
-    assert len(found.unreadable) <= whole.ids.count(UNK)
+    assert len(found.unreadable) == unreadable
 
 
 # Texts longer than the window limit
