@@ -27,7 +27,7 @@ from promptguard.intents import references
 from promptguard.policy import Policy, Thresholds
 from promptguard.runtime import Floats, Runtime
 from promptguard.text import View
-from promptguard.tokenizer import UNK, Tokenizer
+from promptguard.tokenizer import Tokenizer
 from promptguard.types import Analysis, Context, ContextLike, Coverage
 from promptguard.windows import Cut, Window
 
@@ -184,7 +184,7 @@ class Guard:
             views,
             tuple((view, window) for view, cut in zip(views, cuts, strict=True) for window in cut.windows),
             min(unread, len(prompt)),
-            _unreadable(views, cuts),
+            windows.unread_letters(views, cuts),
             cuts[0].letters,
             {"text": 1000 * (viewed - began), "windows": 1000 * (done - viewed)},
         )
@@ -367,24 +367,6 @@ class _Loaded:
         if not context_ids:
             return np.stack([reading.output.embedding for reading in readings])
         return np.stack([self.runtime.run((), reading.window.ids).embedding for reading in readings])
-
-
-def _unreadable(views: Sequence[View], cuts: Sequence[Cut]) -> int:
-    """Letters of a text that no view of it could read."""
-    missing = set(cuts[0].unreadable)
-    for view, cut in zip(views[1:], cuts[1:], strict=True):
-        if not missing:
-            break
-        unread = set(cut.unreadable)
-        read = {
-            view.original_span(start, end)
-            for window in cut.windows
-            for token, (start, end) in zip(window.ids[1:-1], window.offsets, strict=True)
-            if token != UNK and unread.isdisjoint(range(start, end))
-        }
-        for start, end in read:
-            missing.difference_update(range(start, end))
-    return len(missing)
 
 
 def _checked(pairs: Iterable[tuple[str, ContextLike]]) -> Iterable[tuple[str, ContextLike]]:

@@ -4,10 +4,14 @@ from __future__ import annotations
 
 import re
 import unicodedata
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 from promptguard.tokenizer import CLS, SEP, UNK, Tokenizer
+
+if TYPE_CHECKING:
+    from promptguard.text import View
 
 _WORD_SEARCH = 16
 """How far a cut may move to fall between words."""
@@ -97,6 +101,32 @@ def cut(
         windows = _sample(text, windows, max_windows, evidence)
     read = len(text) if whole else _covered(windows)
     return Cut(tuple(windows), read, tuple(unreadable), letters)
+
+
+def unread_letters(views: Sequence[View], cuts: Sequence[Cut]) -> int:
+    """Count the letters of a text that no view of it could read.
+
+    Args:
+        views: the text as it is, then each de-obfuscation.
+        cuts: their windows.
+
+    Returns:
+        Letters that are unreadable in the first view and behind no readable token of another.
+    """
+    missing = set(cuts[0].unreadable)
+    for view, found in zip(views[1:], cuts[1:], strict=True):
+        if not missing:
+            break
+        unread = set(found.unreadable)
+        read = {
+            view.original_span(start, end)
+            for window in found.windows
+            for token, (start, end) in zip(window.ids[1:-1], window.offsets, strict=True)
+            if token != UNK and unread.isdisjoint(range(start, end))
+        }
+        for start, end in read:
+            missing.difference_update(range(start, end))
+    return len(missing)
 
 
 def _is_letter(character: str) -> bool:

@@ -9,7 +9,7 @@ import pytest
 import tiny_bundle
 
 from promptguard import Guard, bundle
-from promptguard.errors import BackendError, InputError, ModelCorrupt, ModelError, ModelIncompatible, ModelNotFound
+from promptguard.errors import BackendError, ModelCorrupt, ModelError, ModelIncompatible, ModelNotFound
 from promptguard.training.export import write_bundle
 from promptguard.types import Decision
 
@@ -159,5 +159,5 @@ def test_an_index_needs_attacks_and_harmless_texts(folder: Path) -> None:
     rows = (folder / bundle.EXAMPLES).read_text(encoding="utf-8").replace('"labels": []', '"labels": ["fraud"]')
     (folder / bundle.EXAMPLES).write_text(rows, encoding="utf-8")
     tiny_bundle.rewrite(folder)
-    with pytest.raises(InputError, match="attacks and harmless"):
+    with pytest.raises(ModelCorrupt, match="attacks and harmless"):
         Guard(folder).analyze("hello")

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
+from numpy.typing import NDArray
 
 from promptguard.detectors import Evidence
 from promptguard.errors import InputError, ModelCorrupt
@@ -83,7 +84,20 @@ class Index:
             raise ModelCorrupt(f"{rows.name} or {vectors.name} cannot be read") from error
         if array.ndim != 2 or len(array) != len(examples):
             raise ModelCorrupt(f"{rows.name} and {vectors.name} do not belong together")
-        return cls(examples, array)
+        index = cls(examples, array)
+        if not index.has_both_sides:
+            raise ModelCorrupt(f"{rows.name} does not hold both attacks and harmless texts")
+        return index
+
+    @property
+    def attacks(self) -> NDArray[np.bool_]:
+        """Which examples are attacks."""
+        return np.array([bool(set(e.labels) - {"out_of_scope"}) for e in self.examples], np.bool_)
+
+    @property
+    def has_both_sides(self) -> bool:
+        """Whether there are attacks and harmless texts."""
+        return 0 < int(self.attacks.sum()) < len(self.examples)
 
     def save(self, rows: Path, vectors: Path) -> None:
         """Write the index as JSON Lines and 16-bit vectors."""
@@ -114,8 +128,8 @@ class Similarity:
         self._encode = encode
         self._purpose = lru_cache(maxsize=1024)(encode)
         self._own_vectors = own_vectors
-        self._attack = np.array([bool(set(e.labels) - {"out_of_scope"}) for e in index.examples])
-        if self._attack.all() or not self._attack.any():
+        self._attack = index.attacks
+        if not index.has_both_sides:
             raise InputError("an index of examples needs attacks and harmless texts")
 
     def __call__(self, evidence: Evidence) -> Signal:
