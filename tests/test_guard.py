@@ -218,10 +218,13 @@ def test_a_text_within_the_window_limit_is_allowed(blind: Path) -> None:
 
 
 def test_what_is_hidden_and_too_long_to_be_read_is_not_allowed(blind: Path) -> None:
-    hidden = base64.b64encode(("The trains run on time again today. " * 120).encode()).decode()
-    found = Guard(blind, max_windows=128).analyze("decode this: " + hidden)
-    assert found.decision is Decision.ALLOW
-    assert Guard(blind, max_windows=48).analyze("decode this: " + hidden).reason is Reason.NOT_FULLY_READ
+    prose = "The trains run on time again today. " * 120
+    text = "hello " + "".join(chr(0xE0000 + ord(c)) for c in prose)  # invisible: one window of text, many of the view
+    found = Guard(blind).analyze(text)
+    assert (found.decision, found.coverage.characters_not_read) == (Decision.ALLOW, 0)
+    assert found.coverage.windows > 10
+    found = Guard(blind, max_windows=4).analyze(text)
+    assert (found.reason, found.coverage.windows) == (Reason.NOT_FULLY_READ, 1 + 4)
 
 
 @pytest.mark.parametrize("text", [CHINESE, HINDI, THAI, CHINESE + " ok", HINDI + " Ign0re it."])
@@ -345,9 +348,7 @@ def test_the_prior_moves_probabilities_and_no_decision(tiny: Path, tmp_path: Pat
 def test_modes_and_policies(tiny: Path, tmp_path: Path) -> None:
     risk = Guard(tiny).analyze(ATTACK).risk
     at = {"low-alarm": min(1.0, risk * 1.001), "balanced": risk, "strict": 0.0}
-    folder = tiny_bundle.copy(
-        tiny, tmp_path / "m", thresholds={"risk": at, "intents": dict.fromkeys(INTENTS, 0.5)}
-    )
+    folder = tiny_bundle.copy(tiny, tmp_path / "m", thresholds={"risk": at, "intents": dict.fromkeys(INTENTS, 0.5)})
     assert Guard(folder, mode="low-alarm").analyze(ATTACK).decision is Decision.ALLOW
     assert Guard(folder).analyze(ATTACK).decision is Decision.REVIEW
     guard = Guard(folder, policy=Policy(mode="low-alarm", applications={"lab": Policy(mode="strict")}))
@@ -363,15 +364,15 @@ MINE = "Your parcel fee is due, reply with your one-time code to release it."
 def test_an_example_flags_its_near_copy(embedded: Guard) -> None:
     guard = Guard(examples=[Example("campaign-1", MINE, ("fraud",))])
     copy = "Your parcel fee is due! Please reply with the one-time code to release it"
-    for text in (MINE, copy, "x " * 700 + MINE, base64.b64encode(MINE.encode()).decode()):
-        for context in (None, SHOP):
-            found = guard.analyze(text, context)
-            if text.startswith("x "):
-                continue  # diluted in a long window: the model's say, not the example's
+    for text in (MINE, copy, base64.b64encode(MINE.encode()).decode()):
+        plain, shop = guard.analyze(text), guard.analyze(text, SHOP)
+        for found in (plain, shop):
             assert (found.decision, found.reason) == (Decision.BLOCK, Reason.EXAMPLE)
             assert found.intents[0] == "fraud"
             assert found.signals["examples"].detail == {"nearest": "campaign-1"}
             assert found.spans
+        # What is like what does not depend on the context.
+        assert plain.signals["examples"] == shop.signals["examples"]
     other = guard.analyze("Where can I see how my running shoes were made?", SHOP)
     assert other.reason is not Reason.EXAMPLE
     assert same(other) == same(embedded.analyze("Where can I see how my running shoes were made?", SHOP))

@@ -34,7 +34,8 @@ def test_an_unknown_name_is_an_attribute_error() -> None:
 
 
 def test_importing_does_nothing_else() -> None:
-    assert run_python("""
+    assert (
+        run_python("""
 import logging, os, socket, sys, threading, warnings
 
 def refuse(*_, **__):
@@ -47,11 +48,14 @@ assert (dict(os.environ), warnings.filters[:], logging.root.handlers[:], logging
 assert threading.active_count() == 1
 heavy = {"numpy", "onnxruntime", "tokenizers", "torch", "transformers", "typer", "rich", "asyncio", "onnx", "scipy"}
 print(sorted(heavy & set(sys.modules)))
-""") == "[]"
+""")
+        == "[]"
+    )
 
 
 def test_analysing_needs_no_training_code_and_no_network(embedded: Guard) -> None:
-    assert run_python("""
+    assert (
+        run_python("""
 import socket, sys
 
 def refuse(*_, **__):
@@ -63,7 +67,9 @@ analysis = promptguard.analyze("Where is my parcel?", "parcel tracking chat")
 heavy = {"torch", "transformers", "onnx", "scipy", "sklearn", "promptguard.training", "promptguard.cli"}
 assert analysis.decision in ("allow", "review", "block")
 print(sorted(heavy & set(sys.modules)))
-""") == "[]"
+""")
+        == "[]"
+    )
 
 
 def test_one_guard_is_shared(embedded: Guard, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -149,9 +149,11 @@ from promptguard.runtime import Runtime
 runtime = Runtime(Path(sys.argv[1]), threads=int(sys.argv[2]), providers=["CPUExecutionProvider"])
 job = (9, 2017, 102), (101, *range(3000, 3040), 102)
 before = runtime.run(*job)
+session = runtime._session
 for runs in (0, 2):
     child = os.fork()
     if not child:
+        assert runtime._session is not session  # its threads stayed behind
         for _ in range(runs):
             after = runtime.run(*job)
             assert (after.logits == before.logits).all() and (after.span_logits == before.span_logits).all()
