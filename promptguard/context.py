@@ -73,7 +73,7 @@ class ContextEncoder:
         if context.source is not None:
             head.append(_SOURCE[context.source])
         if context.user_role:
-            head += [_ROLE, *self._ids(context.user_role)[:_ROLE_TOKENS]]
+            head += [_ROLE, *self._ids(context.user_role[:_FIELD_CHARACTERS])[:_ROLE_TOKENS]]
         system = context.system_prompt or context.purpose or ""
         turns = [self._turn(m.role, m.content) for m in context.history[-_TURNS:]]
         tools = [self._tool(t.name, t.description) for t in context.tools]
@@ -93,7 +93,7 @@ class ContextEncoder:
         return (*ids, SEP)
 
     def _ids_uncached(self, field: str) -> tuple[int, ...]:
-        return tuple(self._tokenizer.ids(field[:_FIELD_CHARACTERS]))
+        return tuple(self._tokenizer.ids(field))
 
     def _turn(self, role: str, content: str) -> list[int]:
         if len(content) > 2 * _FIELD_CHARACTERS:
@@ -105,7 +105,8 @@ class ContextEncoder:
         return [_TURN.get(role, _OTHER_TURN), *ids]
 
     def _tool(self, name: str, description: str) -> list[int]:
-        return [_TOOL, *self._ids(f"{name}: {description}" if description else name)]
+        shown = f"{name}: {description}" if description else name
+        return [_TOOL, *self._ids(shown[:_FIELD_CHARACTERS])]
 
     def _system_length(self, system: str) -> int:
         if not system.strip():
