@@ -22,13 +22,13 @@ import onnxruntime
 from onnx import TensorProto, helper, numpy_helper
 
 from promptguard import Context, Guard
-from promptguard.bench.quality import provenance
+from promptguard.bench.provenance import provenance
 
 LENGTHS = ((0, 16), (0, 60), (0, 128), (120, 60), (120, 128), (120, 250), (180, 60))
 RUNS = 60
 LAYERS, HIDDEN = 6, 384
 
-VOCABULARY = "the order of a parcel can be sent to our shop on monday and we will check it for you when they call ".split()
+VOCABULARY = "the order of a parcel can be sent to our shop on monday and we will check it for you when ".split()
 
 
 def words(count: int, seed: int) -> str:
@@ -116,7 +116,9 @@ def main() -> None:
             row["at_ceiling_ms"] = 1000 * operations(context_tokens, text_tokens, context_run=not repeated) / top
             row["ratio_to_ceiling"] = row["median_ms"] / row["at_ceiling_ms"]
             rows.append(row)
-            print({k: round(v, 2) if isinstance(v, float) else v for k, v in row.items() if k != "stages_ms"}, flush=True)
+            print(
+                {k: round(v, 2) if isinstance(v, float) else v for k, v in row.items() if k != "stages_ms"}, flush=True
+            )
     top = max(top, ceiling())
     result = {**provenance(sys.argv), "model": guard.model, "ceiling_gops": top / 1e9, "runs": RUNS, "rows": rows}
     print(f"ceiling {top / 1e9:.0f} GOP/s")

@@ -1,6 +1,6 @@
 """Score a file of records, one JSON object a line with ``text`` and ``context``.
 
-    python examples/many_records.py records.jsonl > scored.jsonl
+python examples/many_records.py records.jsonl > scored.jsonl
 """
 
 import json

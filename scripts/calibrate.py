@@ -1,6 +1,6 @@
 """Fit a bundle's constants and thresholds on the calibration records, in place.
 
-    python scripts/calibrate.py --bundle runs/bundle --records runs/data/calibration.jsonl
+python scripts/calibrate.py --bundle runs/bundle --records runs/data/calibration.jsonl
 """
 
 from __future__ import annotations
@@ -53,6 +53,7 @@ def sample(path: Path, limit: int) -> list[dict]:
 def without_and_with_similarity(records: list[dict], analyses: list) -> dict[str, list[float]]:
     """AUROC and recall at 1 % false positives, each source scored by constants fitted on the others."""
     risky, weight = c.is_risky(records), c.weights(records)
+    traffic = c.weights(records, contrast=0.0)
     groups = np.array([hash_of(r["source"]) for r in records])
     result: dict[str, list[float]] = {"auroc": [], "recall_at_1_percent": []}
     for names in (c.RISK_FEATURES[:2], c.RISK_FEATURES):
@@ -60,7 +61,7 @@ def without_and_with_similarity(records: list[dict], analyses: list) -> dict[str
         for train, test in GroupKFold(5).split(table, groups=groups):
             coefficients, bias = c.fit(table[train], risky[train], weight[train])
             score[test] = table[test] @ coefficients + bias
-        threshold = c.quantile(score[~risky], weight[~risky], 0.01)
+        threshold = c.quantile(score[~risky], traffic[~risky], 0.01)
         result["auroc"].append(round(float(roc_auc_score(risky, score, sample_weight=weight)), 4))
         recall = (weight[risky] * (score[risky] >= threshold)).sum() / weight[risky].sum()
         result["recall_at_1_percent"].append(round(float(recall), 4))

@@ -1,6 +1,6 @@
-"""Weights of a training run to an uncalibrated bundle, with its example index.
+r"""Weights of a training run to an uncalibrated bundle, with its example index.
 
-    python scripts/export.py --weights runs/long/weights.pt --base BASE --records runs/data/train.jsonl \\
+python scripts/export.py --weights runs/long/weights.pt --base BASE --records runs/data/train.jsonl \
         --name promptguard-l6 --version 1 --out runs/bundle
 """
 

@@ -1,6 +1,6 @@
 """Check a built wheel: what is in it, and that it works alone in a new virtual environment.
 
-    python scripts/release_check.py dist/promptguard_intent-0.1.0-py3-none-any.whl
+python scripts/release_check.py dist/promptguard_intent-0.1.0-py3-none-any.whl
 """
 
 from __future__ import annotations

@@ -24,9 +24,16 @@ from promptguard.types import Analysis
 PRIOR = 0.1
 """Share of risky traffic that probabilities are calibrated at."""
 
-TRAFFIC = {"benign": 0.55, "contextual": 0.20, "content": 0.05, "composed_carriers": 0.05, "composed_apps": 0.05,
-           "neighbours": 0.10, "attacks": 0.0}
-"""Share of each family in the benign traffic that defines the modes; families left out count nothing."""
+TRAFFIC = {"messages": 0.50, "applications": 0.20, "everyday": 0.15, "content": 0.15}
+"""Shares in the ordinary benign traffic that defines the modes: messages of public sources; traffic and
+dialogues of applications; everyday and trigger-word prompts; documents, pages, mails, tool results, code."""
+
+CONTRAST = 0.15
+"""Share of benign readings of contrast groups and twins when probabilities are fitted. They are made to be hard,
+nobody's traffic, and do not count in the thresholds."""
+
+_APPLICATIONS = frozenset({"traffic", "written_traffic_a", "written_traffic_b", "dialogues", "written_dialogues"})
+_EVERYDAY = frozenset({"everyday", "written_benign", "hard_negatives"})
 
 RISK_FEATURES = ("classifier.risk", "classifier.log_windows", "similarity.margin")
 SCOPE_FEATURES = ("classifier.out_of_scope", "similarity.purpose_distance")
@@ -52,16 +59,27 @@ def is_risky(records: Sequence[Row]) -> NDArray[np.bool_]:
     return np.array([bool(set(r["labels"]) - {"out_of_scope"}) for r in records])
 
 
-def weights(records: Sequence[Row], prior: float = PRIOR) -> Floats:
-    """Weights under which risky records make up ``prior`` and sources of a family count alike."""
+def kind(record: Row) -> str:
+    """Which part of ordinary traffic a record stands for; ``contrast`` for none."""
+    if record["source"] in _APPLICATIONS:
+        return "applications"
+    if record["source"] in _EVERYDAY:
+        return "everyday"
+    if record["family"] in ("contextual", "neighbours", "composed_apps"):
+        return "contrast"
+    return "messages" if record["context"].get("source") in (None, "user") else "content"
+
+
+def weights(records: Sequence[Row], *, prior: float = PRIOR, contrast: float = CONTRAST) -> Floats:
+    """Weights under which risky records make up ``prior`` and sources of a kind count alike."""
     risky = is_risky(records)
-    keys = [(bool(x), r["family"], r["source"]) for x, r in zip(risky, records, strict=True)]
+    share = {**{name: (1 - contrast) * part for name, part in TRAFFIC.items()}, "contrast": contrast}
+    keys = [(bool(x), r["family"] if x else kind(r), r["source"]) for x, r in zip(risky, records, strict=True)]
     size = Counter(keys)
-    sources = Counter((x, family) for x, family, _ in size)
+    sources = Counter((x, part) for x, part, _ in size)
     result = np.zeros(len(records))
-    for i, (x, family, source) in enumerate(keys):
-        share = 1.0 if x else TRAFFIC.get(family, 0.0)
-        result[i] = share / (size[x, family, source] * sources[x, family])
+    for i, (x, part, source) in enumerate(keys):
+        result[i] = (1.0 if x else share[part]) / (size[x, part, source] * sources[x, part])
     for side, mass in ((risky, prior), (~risky, 1 - prior)):
         result[side] *= mass / result[side].sum()
     return result
@@ -96,12 +114,13 @@ def calibrate(records: Sequence[Row], analyses: Sequence[Analysis], *, similarit
         ``prior``, ``fusion``, ``thresholds`` and ``calibration`` for the manifest.
     """
     risky, weight = is_risky(records), weights(records)
+    traffic = weights(records, contrast=0.0)
     names = [n for n in RISK_FEATURES if similarity or not n.startswith("similarity")]
     table = features(analyses, names)
     coefficients, bias = fit(table, risky, weight)
     risk = np.array([logistic(z) for z in table @ coefficients + bias])
     fusion = {"risk": _constants(names, coefficients, bias)}
-    thresholds: dict[str, Any] = {"risk": _mode_thresholds(risk[~risky], weight[~risky]), "intents": {}}
+    thresholds: dict[str, Any] = {"risk": _mode_thresholds(risk[~risky], traffic[~risky]), "intents": {}}
     flagged = risk >= thresholds["risk"]["balanced"]
     for intent in INTENTS:
         target = np.array([intent in r["labels"] for r in records])
@@ -122,7 +141,8 @@ def calibrate(records: Sequence[Row], analyses: Sequence[Analysis], *, similarit
             "risky": int(risky.sum()),
             "auroc": round(float(roc_auc_score(risky, risk)), 4),
             "average_precision": round(float(average_precision_score(risky, risk, sample_weight=weight)), 4),
-            "flagged_benign_weighted": round(float((weight[~risky] * balanced).sum() / weight[~risky].sum()), 4),
+            "flagged_ordinary": round(float((traffic[~risky] * balanced).sum() / traffic[~risky].sum()), 4),
+            "flagged_contrast": round(float(balanced[traffic[~risky] == 0].mean()), 4),
             "recall_balanced": round(float(flagged[risky].mean()), 4),
         },
     }

@@ -45,13 +45,36 @@ LEFT_OUT = frozenset({"sms_scam"})
 
 CAPS = {
     # The taxonomy's own traps: one template or one ask many times over.
-    "multijail": 900, "red_instruct": 700, "aisafetylab": 700, "spikee": 700, "slabs": 700,
-    "asb": 420, "bipia_train": 1100, "overthink": 190, "prompt_extraction_zhang": 450,
-    "home_assistant_multi": 350, "xsid": 450, "tldr_pages": 450, "zh_prompts": 450,
-    "gpt_system_prompts": 800, "clinc150": 1500, "sgd_dialogue": 1400, "bfcl_tools": 1000,
-    "taskmaster4": 400, "polyai_nlupp_restaurant": 350, "gpteacher": 1100, "p3_selfinstruct": 900,
-    "xquad": 700, "nq_open": 500, "cyberseceval_frr": 600, "handmade_hard_negatives": 500,
-    "software_docs_code": 600, "owasp_docs": 600, "github_webhook_json": 120, "bbh": 300, "spider_sql": 450,
+    "multijail": 900,
+    "red_instruct": 700,
+    "aisafetylab": 700,
+    "spikee": 700,
+    "slabs": 700,
+    "asb": 420,
+    "bipia_train": 1100,
+    "overthink": 190,
+    "prompt_extraction_zhang": 450,
+    "home_assistant_multi": 350,
+    "xsid": 450,
+    "tldr_pages": 450,
+    "zh_prompts": 450,
+    "gpt_system_prompts": 800,
+    "clinc150": 1500,
+    "sgd_dialogue": 1400,
+    "bfcl_tools": 1000,
+    "taskmaster4": 400,
+    "polyai_nlupp_restaurant": 350,
+    "gpteacher": 1100,
+    "p3_selfinstruct": 900,
+    "xquad": 700,
+    "nq_open": 500,
+    "cyberseceval_frr": 600,
+    "handmade_hard_negatives": 500,
+    "software_docs_code": 600,
+    "owasp_docs": 600,
+    "github_webhook_json": 120,
+    "bbh": 300,
+    "spider_sql": 450,
 }
 """Most records taken of a public source; the others give at most 800."""
 
@@ -246,7 +269,9 @@ def _without_conflicts(records: Iterable[Record]) -> list[Record]:
 
 def _without_known_applications(records: list[Record]) -> list[Record]:
     """Drop held-out composed records whose application the training split knows from elsewhere."""
-    known = {r["context"].get("system_prompt") for r in records if r["split"] == "train" and r["family"] == "contextual"}
+    known = {
+        r["context"].get("system_prompt") for r in records if r["split"] == "train" and r["family"] == "contextual"
+    }
     known.discard(None)
     return [
         r

@@ -102,6 +102,11 @@ def build(weights: Weights, precision: Precision) -> Any:
     named = dict(zip(("logits", "span_logits", "embedding"), _heads(g, weights, state, batched), strict=True))
     for i in range(layers):
         named[f"present_key_{i}"], named[f"present_value_{i}"] = outputs[2 * i : 2 * i + 2]
+    shapes: dict[str, list[str | int | None]] = {
+        "logits": ["batch", len(weights["cls.bias"])],
+        "span_logits": ["batch", "length"],
+        "embedding": ["batch", hidden],
+    }
     results = []
     for name, source in named.items():
         if precision == "fp16" and not name.startswith("present"):
@@ -109,11 +114,7 @@ def build(weights: Weights, precision: Precision) -> Any:
         else:
             g.nodes.append(helper.make_node("Identity", [source], [name]))
         kind = g.float_type if name.startswith("present") else TensorProto.FLOAT
-        shape = {
-            "logits": ["batch", len(weights["cls.bias"])],
-            "span_logits": ["batch", "length"],
-            "embedding": ["batch", hidden],
-        }.get(name, ["batch", heads, "total", 32])
+        shape = shapes.get(name, ["batch", heads, "total", 32])
         results.append(helper.make_tensor_value_info(name, kind, shape))
     graph = helper.make_graph(
         g.nodes, "promptguard", _inputs(g, layers, heads, batched), results, list(g.constants.values())
@@ -137,7 +138,7 @@ def _inputs(g: _Graph, layers: int, heads: int, batched: bool) -> list[Any]:
         inputs.append(helper.make_tensor_value_info("mask", TensorProto.INT64, ["batch", "total"]))
     for i in range(layers):
         for part in ("key", "value"):
-            shape = ["batch", heads, "past", 32]
+            shape: list[str | int | None] = ["batch", heads, "past", 32]
             inputs.append(helper.make_tensor_value_info(f"past_{part}_{i}", g.float_type, shape))
     return inputs
 
@@ -176,8 +177,11 @@ def _embed(g: _Graph, weights: Weights) -> str:
 def _attention_bias(g: _Graph) -> str:
     """``(batch, 1, length, total)``: a large negative number where a token is padding."""
     real = g.one("Cast", "mask", to=g.float_type)
-    away = g.one("Mul", g.one("Sub", real, g.constant("one", np.ones(1, np.float32))),
-                 g.constant("far", np.full(1, 1e4, np.float32)))
+    away = g.one(
+        "Mul",
+        g.one("Sub", real, g.constant("one", np.ones(1, np.float32))),
+        g.constant("far", np.full(1, 1e4, np.float32)),
+    )
     wide = g.one("Unsqueeze", away, g.constant("i12", np.array([1, 2])))
     length = g.one("Slice", g.one("Shape", "ids"), g.constant("i1", np.array([1])), g.constant("i2", np.array([2])))
     shape = g.one("Concat", g.constant("i1b", np.array([1, 1])), length, g.constant("i1", np.array([1])), axis=0)
@@ -201,11 +205,11 @@ def _layer(g: _Graph, weights: Weights, i: int, x: str, bias: str, heads: int) -
     inputs = [q, k, v, "", "", bias, f"past_key_{i}", f"past_value_{i}"]
     seen, key, value = g.op("MultiHeadAttention", inputs, 3, domain=_MS, num_heads=heads)
     out = g.linear(seen, f"{i}.out", get("attention.output.dense.weight").T, get("attention.output.dense.bias"))
-    x = _normed(g, out, x, f"{i}.norm1", get("attention.output.LayerNorm.weight"), get("attention.output.LayerNorm.bias"))
-    up = g.linear(x, f"{i}.up", get("intermediate.dense.weight").T, get("intermediate.dense.bias"))
-    down = g.linear(
-        g.one("Gelu", up, domain=_MS), f"{i}.down", get("output.dense.weight").T, get("output.dense.bias")
+    x = _normed(
+        g, out, x, f"{i}.norm1", get("attention.output.LayerNorm.weight"), get("attention.output.LayerNorm.bias")
     )
+    up = g.linear(x, f"{i}.up", get("intermediate.dense.weight").T, get("intermediate.dense.bias"))
+    down = g.linear(g.one("Gelu", up, domain=_MS), f"{i}.down", get("output.dense.weight").T, get("output.dense.bias"))
     return _normed(g, down, x, f"{i}.norm2", get("output.LayerNorm.weight"), get("output.LayerNorm.bias")), [key, value]
 
 
@@ -225,17 +229,30 @@ def _heads(g: _Graph, weights: Weights, x: str, batched: bool) -> tuple[str, str
     """Heads stay in floating point: they cost nothing and every rounding would show."""
     zero = g.constant("zero", np.array(0))
     first = g.one("Gather", x, zero, axis=1)
-    cls = g.one("Gemm", first, g.constant("cls.weight", weights["cls.weight"]),
-                g.constant("cls.bias", weights["cls.bias"]), transB=1)
+    cls = g.one(
+        "Gemm",
+        first,
+        g.constant("cls.weight", weights["cls.weight"]),
+        g.constant("cls.bias", weights["cls.bias"]),
+        transB=1,
+    )
     scores = g.one("MatMul", x, g.constant("query.weight", weights["query.weight"].T))
     if batched:
         length = g.one("Slice", g.one("Shape", "ids"), g.constant("i1", np.array([1])), g.constant("i2", np.array([2])))
         start = g.one("Neg", length)
-        real = g.one("Slice", "mask", start, g.constant("last", np.array([np.iinfo(np.int64).max])),
-                     g.constant("i1", np.array([1])))
+        real = g.one(
+            "Slice",
+            "mask",
+            start,
+            g.constant("last", np.array([np.iinfo(np.int64).max])),
+            g.constant("i1", np.array([1])),
+        )
         real = g.one("Unsqueeze", g.one("Cast", real, to=g.float_type), g.constant("i2", np.array([2])))
-        away = g.one("Mul", g.one("Sub", real, g.constant("one", np.ones(1, np.float32))),
-                     g.constant("far", np.full(1, 1e4, np.float32)))
+        away = g.one(
+            "Mul",
+            g.one("Sub", real, g.constant("one", np.ones(1, np.float32))),
+            g.constant("far", np.full(1, 1e4, np.float32)),
+        )
         scores = g.one("Add", scores, away)
         count = g.one("ReduceSum", real, g.constant("i1", np.array([1])), keepdims=0)
         total = g.one("ReduceSum", g.one("Mul", x, real), g.constant("i1", np.array([1])), keepdims=0)
@@ -243,10 +260,14 @@ def _heads(g: _Graph, weights: Weights, x: str, batched: bool) -> tuple[str, str
     else:
         mean = g.one("ReduceMean", x, axes=[1], keepdims=0)
     values = g.one("MatMul", x, g.constant("value.weight", weights["value.weight"].T))
-    pooled = g.one("ReduceSum", g.one("Mul", g.one("Softmax", scores, axis=1), values),
-                   g.constant("i1", np.array([1])), keepdims=0)
-    span = g.one("Add", g.one("MatMul", x, g.constant("span.weight", weights["span.weight"].T)),
-                 g.constant("span.bias", weights["span.bias"]))
+    pooled = g.one(
+        "ReduceSum", g.one("Mul", g.one("Softmax", scores, axis=1), values), g.constant("i1", np.array([1])), keepdims=0
+    )
+    span = g.one(
+        "Add",
+        g.one("MatMul", x, g.constant("span.weight", weights["span.weight"].T)),
+        g.constant("span.bias", weights["span.bias"]),
+    )
     span = g.one("Squeeze", span, g.constant("i2", np.array([2])))
     vector = g.one("MatMul", mean, g.constant("project.weight", weights["project.weight"].T))
     norm = g.one("ReduceL2", vector, axes=[1], keepdims=1)

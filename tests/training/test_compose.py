@@ -35,7 +35,7 @@ def records():
 
 
 def draw(seed):
-    return random.Random(seed)  # noqa: S311 (not for security)
+    return random.Random(seed)
 
 
 def rates(rows, field):

@@ -37,7 +37,7 @@ def test_groups_and_applications_stay_together(records: list[data.Record]) -> No
         where: dict[str, set[str]] = {}
         for record in written:
             value = key(record)
-            if value and len(value) > 20 or value and value == record["pair_id"]:
+            if (value and len(value) > 20) or (value and value == record["pair_id"]):
                 where.setdefault(value, set()).add(record["split"])
         assert where
         assert all(len(splits) == 1 for splits in where.values())

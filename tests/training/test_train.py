@@ -24,8 +24,13 @@ def base(tmp_path_factory: pytest.TempPathFactory) -> str:
     folder = tmp_path_factory.mktemp("base")
     torch.manual_seed(0)
     config = transformers.BertConfig(
-        vocab_size=200, hidden_size=32, num_hidden_layers=1, num_attention_heads=1, intermediate_size=64,
-        max_position_embeddings=64, hidden_dropout_prob=0.0,
+        vocab_size=200,
+        hidden_size=32,
+        num_hidden_layers=1,
+        num_attention_heads=1,
+        intermediate_size=64,
+        max_position_embeddings=64,
+        hidden_dropout_prob=0.0,
     )
     transformers.BertModel(config, add_pooling_layer=False).save_pretrained(folder)
     return str(folder)
