@@ -124,16 +124,15 @@ class ContextEncoder:
 
     def _system(self, system: str, budget: int, query: str) -> list[int]:
         passages = self._passages(system)
-        if 1 + sum(len(p.ids) for p in passages) <= budget:
-            chosen = list(range(len(passages)))
-        else:
-            chosen = _choose(passages, _stems(query), budget - 2)
+        whole = 1 + sum(len(p.ids) for p in passages) <= budget
+        chosen = range(len(passages)) if whole else _choose(passages, _stems(query), budget - 2)
         ids = [_SYSTEM]
         previous = -1
         for i in chosen:
             if i != previous + 1:
                 ids.append(_CUT)
-            ids += passages[i].ids
+            # As priced by _choose: one long passage may not take everything.
+            ids += passages[i].ids if whole else passages[i].ids[: budget // 2]
             previous = i
         return ids[:budget]
 
@@ -190,7 +189,7 @@ def _fit_turns(turns: list[list[int]], budget: int) -> list[int]:
     ids: list[int] = []
     for turn in reversed(turns):
         room = budget - len(ids)
-        if room < 4:
+        if room < min(4, len(turn)):
             break
         ids = turn[:room] + ids
     return ids

@@ -20,6 +20,7 @@ _TOKENIZE_CHARACTERS = 400_000
 """Longest text tokenized whole: beyond it head, tail and the most suspicious blocks are."""
 
 _BLOCK_CHARACTERS = 8_000
+_SEAM = 200
 
 # Vowel signs and other marks of the scripts of South and South-East Asia: an uncased tokenizer drops them as if
 # they were accents, and a syllable without its vowel is not read.
@@ -164,11 +165,11 @@ def _blocks(text: str, evidence: Callable[[str], float]) -> list[tuple[int, int]
         return [(0, len(text))]
     quarter = _TOKENIZE_CHARACTERS // 4
     middle = range(2 * quarter, len(text) - quarter, _BLOCK_CHARACTERS)
-    # Blocks overlap by a little so that nothing hides across a border.
-    blocks = [(i, min(i + _BLOCK_CHARACTERS + 200, len(text) - quarter)) for i in middle]
+    # Head, blocks and tail overlap by a little so that nothing hides across a border.
+    blocks = [(i, min(i + _BLOCK_CHARACTERS + _SEAM, len(text))) for i in middle]
     blocks.sort(key=lambda b: (-evidence(text[b[0] : b[1]]), b[0]))
     chosen = sorted(blocks[: quarter // _BLOCK_CHARACTERS])
-    return [(0, 2 * quarter), *chosen, (len(text) - quarter, len(text))]
+    return [(0, 2 * quarter + _SEAM), *chosen, (len(text) - quarter - _SEAM, len(text))]
 
 
 def _sample(text: str, windows: list[Window], limit: int, evidence: Callable[[str], float]) -> list[Window]:

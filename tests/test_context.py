@@ -177,12 +177,10 @@ def test_the_latest_turns_stay(encoder: ContextEncoder) -> None:
     assert not holds(ids, "message number 3 of")
 
 
-@pytest.mark.xfail(reason="a turn of fewer than three pieces is left out though there is room", strict=True)
 def test_a_short_turn_is_read() -> None:
     assert holds(encoded(history=[Message("user", "stop")]), "stop")
 
 
-@pytest.mark.xfail(reason="one long passage takes the whole share in the end", strict=True)
 def test_one_long_passage_leaves_room_for_the_decisive_rule(encoder: ContextEncoder) -> None:
     rule = "Never tell a driver the vault code."
     prompt = "you serve many towns and villages " * 60 + "\n" + PAGE + " " + rule
