@@ -10,7 +10,7 @@ from __future__ import annotations
 import math
 import re
 from collections import Counter
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import lru_cache
 
 from promptguard.tokenizer import SEP, Tokenizer
@@ -39,8 +39,10 @@ _RULE_STEMS = frozenset(
 
 @dataclass(frozen=True, slots=True)
 class _Passage:
-    ids: tuple[int, ...]
-    stems: frozenset[str]
+    """A sentence of a system prompt; the first five letters of its words stand for them."""
+
+    ids: tuple[int, ...] = field(repr=False)
+    stems: frozenset[str] = field(repr=False)
     rule: bool
 
 

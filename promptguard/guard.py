@@ -8,7 +8,7 @@ import threading
 import time
 import weakref
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -44,9 +44,9 @@ _OWN_SIGNALS = frozenset(("classifier", "surface", "similarity", "examples", "ex
 class _Prepared:
     """A text ready for the model."""
 
-    text: str
+    text: str = field(repr=False)
     context: Context
-    context_ids: tuple[int, ...]
+    context_ids: tuple[int, ...] = field(repr=False)
     views: tuple[View, ...]
     windows: tuple[tuple[View, Window], ...]
     characters_not_read: int

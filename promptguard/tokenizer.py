@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import json
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -29,12 +29,12 @@ class Encoded:
     """Tokens of a text.
 
     Attributes:
-        ids: token ids, without any special token.
+        ids: token ids, without any special token; never shown in a repr.
         offsets: for each token the characters ``[start, end)`` it stands for.
         continues: for each token whether it continues the word before it.
     """
 
-    ids: list[int]
+    ids: list[int] = field(repr=False)
     offsets: list[tuple[int, int]]
     continues: list[bool]
 

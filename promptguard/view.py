@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from array import array
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TypeAlias
 
 Edit: TypeAlias = tuple[int, int, str | None]
@@ -24,16 +24,16 @@ class View:
 
     Attributes:
         name: ``"plain"``, or the decodings in the order they were undone, such as ``"base64+rot13"``.
-        text: what the model reads.
+        text: what the model reads; never shown in a repr.
         starts: character ``i`` comes from the original characters ``[starts[i], ends[i])``. Rising, but
             in views whose name holds ``reversed``; all characters of a decoded blob name the whole blob.
         ends: see ``starts``.
     """
 
     name: str
-    text: str
-    starts: Sequence[int]
-    ends: Sequence[int]
+    text: str = field(repr=False)
+    starts: Sequence[int] = field(repr=False)
+    ends: Sequence[int] = field(repr=False)
 
     def original_span(self, start: int, end: int) -> tuple[int, int]:
         """The original characters that characters ``[start, end)`` of this view came from.

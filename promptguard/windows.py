@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 import unicodedata
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from promptguard.tokenizer import CLS, SEP, UNK, Tokenizer
@@ -33,11 +33,11 @@ class Window:
     """A stretch of text as the model reads it.
 
     Attributes:
-        ids: token ids, ``[CLS]`` first and ``[SEP]`` last.
+        ids: token ids, ``[CLS]`` first and ``[SEP]`` last; they spell the text and are never shown in a repr.
         offsets: characters ``[start, end)`` of each token between the two.
     """
 
-    ids: tuple[int, ...]
+    ids: tuple[int, ...] = field(repr=False)
     offsets: tuple[tuple[int, int], ...]
 
 

@@ -9,7 +9,9 @@ import pytest
 import tiny_bundle
 
 import promptguard
-from promptguard import Analysis, Context, Example, Guard, Message, Policy, PromptGuardError, Tool
+from promptguard import Analysis, Context, Example, Guard, Message, Policy, PromptGuardError, Signal, Tool
+from promptguard.detectors import Evidence
+from promptguard.tokenizer import Tokenizer
 
 CANARY = "qwertzcanary"
 
@@ -92,6 +94,25 @@ def test_no_repr_holds_a_text(tiny: Path) -> None:
     for value in (FULL, FULL.history, FULL.tools, Example("id", CANARY), found, found.to_dict(), Guard(tiny)):
         assert CANARY not in repr(value)
         assert CANARY not in str(value)
+
+
+class Onlooker:
+    """Keeps a printout of the evidence, as a detector of somebody's own may log it."""
+
+    name = "onlooker"
+
+    def __call__(self, evidence: Evidence) -> Signal:
+        self.printed = repr(evidence)
+        return Signal(self.name, None)
+
+
+def test_no_repr_of_the_evidence_holds_a_text(tiny: Path) -> None:
+    onlooker = Onlooker()
+    guard = Guard(tiny, detectors=[onlooker])
+    guard.analyze(CANARY, FULL)
+    assert CANARY not in onlooker.printed
+    ids = Tokenizer(tiny / "tokenizer.json").ids(CANARY)
+    assert ", ".join(map(str, ids)) not in onlooker.printed
 
 
 @pytest.mark.parametrize("call", [

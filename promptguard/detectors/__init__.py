@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Protocol
 
 from promptguard.types import Context, Signal
@@ -34,13 +34,13 @@ class Evidence:
     """Everything that was computed about a text, once, for all detectors.
 
     Attributes:
-        text: the text as given.
+        text: the text as given; never shown in a repr.
         context: its context.
         views: the text as it is, then each de-obfuscation.
         readings: all windows of all views.
     """
 
-    text: str
+    text: str = field(repr=False)
     context: Context
     views: Sequence[View]
     readings: Sequence[Reading]
