@@ -24,6 +24,8 @@ Weights: TypeAlias = Mapping[str, NDArray[np.float32]]
 
 _MS = "com.microsoft"
 _EPSILON = 1e-12
+_HEAD_SIZE = 32  # of MiniLM: 12 heads on 384
+_FAR = 1e4  # taken from the score of a token that is not to be seen; fp16 can hold it
 
 
 class _Graph:
@@ -36,14 +38,17 @@ class _Graph:
         self.constants: dict[str, Any] = {}
 
     def op(self, kind: str, inputs: list[str], outputs: int = 1, domain: str = "", **attributes: Any) -> list[str]:
+        """Add a node; names of its outputs."""
         names = [f"{kind.lower()}_{len(self.nodes)}_{i}" for i in range(outputs)]
         self.nodes.append(helper.make_node(kind, inputs, names, domain=domain, **attributes))
         return names
 
     def one(self, kind: str, *inputs: str, domain: str = "", **attributes: Any) -> str:
+        """Add a node with one output; its name."""
         return self.op(kind, list(inputs), domain=domain, **attributes)[0]
 
     def constant(self, name: str, values: NDArray[Any]) -> str:
+        """Add an initializer, or write the one of this name again; its name."""
         if values.dtype == np.float32 and self.precision == "fp16":
             values = values.astype(np.float16)
         self.constants[name] = numpy_helper.from_array(np.array(values, order="C"), name)
@@ -91,7 +96,7 @@ def build(weights: Weights, precision: Precision) -> Any:
     g = _Graph(precision)
     layers = 1 + max(int(k.split(".")[3]) for k in weights if k.startswith("encoder.encoder.layer."))
     hidden = weights["encoder.embeddings.word_embeddings.weight"].shape[1]
-    heads = hidden // 32
+    heads = hidden // _HEAD_SIZE
     batched = precision != "int8"
     state = _embed(g, weights)
     bias = _attention_bias(g) if batched else ""
@@ -114,7 +119,7 @@ def build(weights: Weights, precision: Precision) -> Any:
         else:
             g.nodes.append(helper.make_node("Identity", [source], [name]))
         kind = g.float_type if name.startswith("present") else TensorProto.FLOAT
-        shape = shapes.get(name, ["batch", heads, "total", 32])
+        shape = shapes.get(name, ["batch", heads, "total", _HEAD_SIZE])
         results.append(helper.make_tensor_value_info(name, kind, shape))
     graph = helper.make_graph(
         g.nodes, "promptguard", _inputs(g, layers, heads, batched), results, list(g.constants.values())
@@ -130,6 +135,7 @@ def build(weights: Weights, precision: Precision) -> Any:
 
 
 def _inputs(g: _Graph, layers: int, heads: int, batched: bool) -> list[Any]:
+    """Ids and segment of the tokens to run, the past's keys and values, and the mask over both if batched."""
     inputs = [
         helper.make_tensor_value_info("ids", TensorProto.INT64, ["batch", "length"]),
         helper.make_tensor_value_info("segment", TensorProto.INT64, [1]),
@@ -138,12 +144,13 @@ def _inputs(g: _Graph, layers: int, heads: int, batched: bool) -> list[Any]:
         inputs.append(helper.make_tensor_value_info("mask", TensorProto.INT64, ["batch", "total"]))
     for i in range(layers):
         for part in ("key", "value"):
-            shape: list[str | int | None] = ["batch", heads, "past", 32]
+            shape: list[str | int | None] = ["batch", heads, "past", _HEAD_SIZE]
             inputs.append(helper.make_tensor_value_info(f"past_{part}_{i}", g.float_type, shape))
     return inputs
 
 
 def _embed(g: _Graph, weights: Weights) -> str:
+    """Words, positions and segment, summed and normed; in int8 each word has a scale of its own."""
     prefix = "encoder.embeddings."
     table = weights[prefix + "word_embeddings.weight"]
     if g.precision == "int8":
@@ -153,7 +160,7 @@ def _embed(g: _Graph, weights: Weights) -> str:
         words = g.one("Mul", rows, scales)
     else:
         words = g.one("Gather", g.constant("words.weight", table), "ids")
-    length = g.one("Slice", g.one("Shape", "ids"), g.constant("i1", np.array([1])), g.constant("i2", np.array([2])))
+    length = _length(g)
     positions = g.one(
         "Slice",
         g.constant("positions.weight", weights[prefix + "position_embeddings.weight"]),
@@ -174,21 +181,28 @@ def _embed(g: _Graph, weights: Weights) -> str:
     )
 
 
+def _length(g: _Graph) -> str:
+    """Number of tokens in ``ids``, padding included; shape (1,)."""
+    return g.one("Slice", g.one("Shape", "ids"), g.constant("i1", np.array([1])), g.constant("i2", np.array([2])))
+
+
+def _away(g: _Graph, real: str) -> str:
+    """0 where ``real`` is 1, a large negative number where it is 0."""
+    short = g.one("Sub", real, g.constant("one", np.ones(1, np.float32)))
+    return g.one("Mul", short, g.constant("far", np.full(1, _FAR, np.float32)))
+
+
 def _attention_bias(g: _Graph) -> str:
     """``(batch, 1, length, total)``: a large negative number where a token is padding."""
     real = g.one("Cast", "mask", to=g.float_type)
-    away = g.one(
-        "Mul",
-        g.one("Sub", real, g.constant("one", np.ones(1, np.float32))),
-        g.constant("far", np.full(1, 1e4, np.float32)),
-    )
-    wide = g.one("Unsqueeze", away, g.constant("i12", np.array([1, 2])))
-    length = g.one("Slice", g.one("Shape", "ids"), g.constant("i1", np.array([1])), g.constant("i2", np.array([2])))
+    wide = g.one("Unsqueeze", _away(g, real), g.constant("i12", np.array([1, 2])))
+    length = _length(g)
     shape = g.one("Concat", g.constant("i1b", np.array([1, 1])), length, g.constant("i1", np.array([1])), axis=0)
     return g.one("Expand", wide, shape)
 
 
 def _layer(g: _Graph, weights: Weights, i: int, x: str, bias: str, heads: int) -> tuple[str, list[str]]:
+    """One transformer layer: its output, and its keys and values as they leave the graph."""
     prefix = f"encoder.encoder.layer.{i}."
 
     def get(name: str) -> NDArray[np.float32]:
@@ -214,6 +228,7 @@ def _layer(g: _Graph, weights: Weights, i: int, x: str, bias: str, heads: int) -
 
 
 def _normed(g: _Graph, x: str, skip: str, name: str, weight: NDArray[np.float32], bias: NDArray[np.float32]) -> str:
+    """Layer norm of ``x + skip``."""
     return g.one(
         "SkipLayerNormalization",
         x,
@@ -238,8 +253,7 @@ def _heads(g: _Graph, weights: Weights, x: str, batched: bool) -> tuple[str, str
     )
     scores = g.one("MatMul", x, g.constant("query.weight", weights["query.weight"].T))
     if batched:
-        length = g.one("Slice", g.one("Shape", "ids"), g.constant("i1", np.array([1])), g.constant("i2", np.array([2])))
-        start = g.one("Neg", length)
+        start = g.one("Neg", _length(g))
         real = g.one(
             "Slice",
             "mask",
@@ -248,12 +262,7 @@ def _heads(g: _Graph, weights: Weights, x: str, batched: bool) -> tuple[str, str
             g.constant("i1", np.array([1])),
         )
         real = g.one("Unsqueeze", g.one("Cast", real, to=g.float_type), g.constant("i2", np.array([2])))
-        away = g.one(
-            "Mul",
-            g.one("Sub", real, g.constant("one", np.ones(1, np.float32))),
-            g.constant("far", np.full(1, 1e4, np.float32)),
-        )
-        scores = g.one("Add", scores, away)
+        scores = g.one("Add", scores, _away(g, real))
         count = g.one("ReduceSum", real, g.constant("i1", np.array([1])), keepdims=0)
         total = g.one("ReduceSum", g.one("Mul", x, real), g.constant("i1", np.array([1])), keepdims=0)
         mean = g.one("Div", total, count)
