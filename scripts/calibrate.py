@@ -56,7 +56,7 @@ def without_and_with_similarity(records: list[dict], analyses: list) -> dict[str
     traffic = c.weights(records, contrast=0.0)
     groups = np.array([hash_of(r["source"]) for r in records])
     result: dict[str, list[float]] = {"auroc": [], "recall_at_1_percent": []}
-    for names in (c.RISK_FEATURES[:2], c.RISK_FEATURES):
+    for names in (c.RISK_FEATURES[:-1], c.RISK_FEATURES):
         table, score = c.features(analyses, names), np.zeros(len(records))
         for train, test in GroupKFold(5).split(table, groups=groups):
             coefficients, bias = c.fit(table[train], risky[train], weight[train])

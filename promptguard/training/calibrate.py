@@ -35,7 +35,7 @@ nobody's traffic, and do not count in the thresholds."""
 _APPLICATIONS = frozenset({"traffic", "written_traffic_a", "written_traffic_b", "dialogues", "written_dialogues"})
 _EVERYDAY = frozenset({"everyday", "written_benign", "hard_negatives"})
 
-RISK_FEATURES = ("classifier.risk", "classifier.log_windows", "similarity.margin")
+RISK_FEATURES = ("classifier.risk", "classifier.any_intent", "classifier.log_windows", "similarity.margin")
 SCOPE_FEATURES = ("classifier.out_of_scope", "similarity.purpose_distance")
 
 Row = Mapping[str, Any]

@@ -168,7 +168,7 @@ def _triple(
 
 def _quotable(payload: Record) -> bool:
     text = payload["text"]
-    plain = text.isprintable() and len(text) < 220 and not any(c in text for c in "\"“”<{`")
+    plain = text.isprintable() and len(text) < 220 and not any(c in text for c in '"“”<{`')
     return plain and "harmful_content" not in payload["labels"] and payload["lang"] == "en"
 
 

@@ -170,7 +170,7 @@ def _tidy(row: Record, *, source: str, family: str, split: str) -> Record:
         "split": split,
         "lang": row.get("lang") or "und",
         "license": row.get("license") or "",
-        **({"kind": row["kind"]} if "kind" in row else {}),
+        **{key: row[key] for key in ("kind", "factor") if key in row},
     }
 
 
