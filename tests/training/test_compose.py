@@ -11,16 +11,19 @@ import pytest
 
 from promptguard.intents import INTENTS
 from promptguard.training import compose as composing
-from promptguard.training.augment import FIELDS, TREATMENTS, can_drop, is_risky
-from promptguard.training.compose import (
+from promptguard.training.augment import (
+    FIELDS,
+    TREATMENTS,
     attach_context,
-    compose,
-    dialogue_records,
+    can_drop,
     drop_context,
     equalise,
+    is_risky,
     obfuscate,
     obfuscated_copies,
 )
+from promptguard.training.compose import compose, dialogue_records
+from promptguard.training.compose_apps import ENTITLED
 from promptguard.training.compose_parts import WORDINGS, insert, load_parts
 
 DATA = Path(composing.__file__).parent / "data"
@@ -147,11 +150,11 @@ def test_role_asks_name_roles_that_exist():
 
 def test_asks_of_one_role_are_asked_by_that_role(records):
     apps = {a["app_id"]: a for part in load_parts(FOLDERS, 0.15).values() for a in part.apps}
-    for text, role in composing.ENTITLED.items():
+    for text, role in ENTITLED.items():
         assert [a for a in apps.values() if text in a["in_scope"] and role in {r["role"] for r in a["roles"]}], text
     for row in records:
-        if row["kind"] == "ask_in" and row["text"] in composing.ENTITLED:
-            assert row["context"]["user_role"] == composing.ENTITLED[row["text"]]
+        if row["kind"] == "ask_in" and row["text"] in ENTITLED:
+            assert row["context"]["user_role"] == ENTITLED[row["text"]]
 
 
 def test_equalise_brings_rates_together(records):
