@@ -126,6 +126,10 @@ def calibrate(records: Sequence[Row], analyses: Sequence[Analysis], *, similarit
         target = np.array([intent in r["labels"] for r in records])
         chosen = list(SCOPE_FEATURES) if intent == "out_of_scope" else [f"classifier.{intent}"]
         rows = features(analyses, chosen)
+        if target.all() or not target.any():  # nothing to fit: the logit as it is
+            fusion[intent] = _constants(chosen[:1], np.ones(1), 0.0)
+            thresholds["intents"][intent] = 0.5
+            continue
         coefficients, bias = fit(rows, target, weight)
         probability = np.array([logistic(z) for z in rows @ coefficients + bias])
         fusion[intent] = _constants(chosen, coefficients, bias)

@@ -16,7 +16,7 @@ from promptguard.types import Context
 
 def shortcut(n: int, seed: int) -> list[Record]:
     """Records whose words give the label away, while length and context do not."""
-    generator = random.Random(seed)  # noqa: S311 - made-up texts
+    generator = random.Random(seed)
     filler = ["please", "summarise", "this", "order", "invoice", "thanks", "today"]
     made = []
     for i in range(n):

@@ -1,0 +1,51 @@
+"""The README shows what happens: its first program gives the decisions in its comments, its tables are generated."""
+
+from __future__ import annotations
+
+import importlib.util
+import re
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parent.parent
+README = ROOT / "README.md"
+FIRST = re.compile(r"```python\n(.*?)```", re.DOTALL)
+
+
+def test_the_first_program_does_what_it_says() -> None:
+    match = FIRST.search(README.read_text(encoding="utf-8"))
+    assert match is not None
+    program = match.group(1)
+    said = re.findall(r"^# (\w+) \((\w+)\), risk ([\d.]+)$", program, re.MULTILINE)
+    assert len(said) == 2
+    done = []
+    lines = program.replace("guard.analyze(", "done.append(guard.analyze(").replace('"))\n', '")))\n')
+    exec(compile(lines, "README.md", "exec"), {"done": done})  # noqa: S102
+    assert [(a.decision.value, a.intent, f"{a.risk:.2f}") for a in done] == [tuple(s) for s in said]
+    assert done[0].decision != done[1].decision
+
+
+def test_named_files_exist() -> None:
+    text = README.read_text(encoding="utf-8")
+    names = set(re.findall(r"(?:scripts|examples|benchmarks|docs)/[\w./-]+\.(?:py|md|json|txt)", text))
+    assert names
+    assert not [name for name in names if not (ROOT / name).exists()]
+
+
+def test_tables_are_those_of_the_result_files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    spec = importlib.util.spec_from_file_location("write_tables", ROOT / "scripts" / "write_tables.py")
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    copies = []
+    for page in module.PAGES:
+        copy = tmp_path / page.name
+        copy.write_text(page.read_text(encoding="utf-8"), encoding="utf-8")
+        copies.append(copy)
+    monkeypatch.setattr(module, "PAGES", tuple(copies))
+    originals = [copy.read_text(encoding="utf-8") for copy in copies]
+    module.main()
+    assert [copy.read_text(encoding="utf-8") for copy in copies] == originals
+    assert any("| --- |" in text for text in originals)
