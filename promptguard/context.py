@@ -98,6 +98,7 @@ class ContextEncoder:
         return tuple(self._tokenizer.ids(field))
 
     def _turn(self, role: str, content: str) -> list[int]:
+        """Marker and ids of a turn; of a long one its beginning and its end."""
         if len(content) > 2 * _FIELD_CHARACTERS:
             content = content[:_FIELD_CHARACTERS] + " " + content[-_FIELD_CHARACTERS:]
         ids = self._tokenizer.ids(content)
@@ -111,6 +112,7 @@ class ContextEncoder:
         return [_TOOL, *self._ids(shown[:_FIELD_CHARACTERS])]
 
     def _system_length(self, system: str) -> int:
+        """Tokens a system prompt would take whole, its marker included."""
         if not system.strip():
             return 0
         return 1 + sum(len(p.ids) for p in self._passages(system))
@@ -125,6 +127,7 @@ class ContextEncoder:
         return tuple(found)
 
     def _system(self, system: str, budget: int, query: str) -> list[int]:
+        """Marker and ids of a system prompt; of one longer than the budget the passages that matter."""
         passages = self._passages(system)
         whole = 1 + sum(len(p.ids) for p in passages) <= budget
         chosen = range(len(passages)) if whole else _choose(passages, _stems(query), budget - 2)
@@ -140,6 +143,7 @@ class ContextEncoder:
 
 
 def _stems(text: str) -> frozenset[str]:
+    """The first five letters of each word: enough to meet its other forms in most languages written so."""
     return frozenset(word[:5] for word in _WORD.findall(text.lower()))
 
 

@@ -5,6 +5,7 @@ Identifiers are those of the OWASP Top 10 for LLM Applications 2025 and of MITRE
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from enum import StrEnum
 
 
@@ -28,6 +29,12 @@ INTENTS: tuple[str, ...] = tuple(intent.value for intent in Intent)
 
 RISKY_INTENTS: tuple[str, ...] = tuple(name for name in INTENTS if name != Intent.OUT_OF_SCOPE)
 """The intents that make a text risky: all but ``out_of_scope``."""
+
+
+def is_risky(labels: Iterable[str]) -> bool:
+    """Whether names of intents hold one that makes a text risky: any but ``out_of_scope``."""
+    return any(label != Intent.OUT_OF_SCOPE for label in labels)
+
 
 _REFERENCES: dict[str, tuple[str, ...]] = {
     Intent.PROMPT_INJECTION: ("LLM01:2025",),

@@ -11,9 +11,11 @@ from promptguard.intents import INTENTS
 from promptguard.runtime import Floats
 from promptguard.types import Span
 
+# Choices, not measurements.
 _LIKELY = 0.5
-_GAP_TOKENS = 4
-_LEAST_TOKENS = 3
+_SHARE_OF_STRONGEST = 0.6  # of the strongest token's probability, where no token is likely
+_GAP_TOKENS = 4  # longest gap within a stretch
+_LEAST_TOKENS = 3  # shorter stretches are noise
 
 
 def find(readings: Sequence[Reading], intents: Sequence[str], length: int) -> tuple[Span, ...]:
@@ -33,16 +35,18 @@ def find(readings: Sequence[Reading], intents: Sequence[str], length: int) -> tu
         strongest = max(readings, key=lambda r: float(r.output.logits[-1]))
         probabilities = _probabilities(strongest)
         if len(probabilities):
-            found = _stretches(strongest, intents, float(probabilities.max()) * 0.6, least=1)
+            found = _stretches(strongest, intents, float(probabilities.max()) * _SHARE_OF_STRONGEST, least=1)
     return _merged(found) or (Span(0, length, intents[0], 0.0),)
 
 
 def _probabilities(reading: Reading) -> Floats:
+    """Of each token, special ones left out, to belong to an attack; shape (tokens - 2,)."""
     logits = np.clip(reading.output.span_logits, -30, 30)
     return np.asarray(1 / (1 + np.exp(-logits)), np.float32)
 
 
 def _stretches(reading: Reading, intents: Sequence[str], threshold: float, least: int = _LEAST_TOKENS) -> list[Span]:
+    """A window's runs of tokens at or above a threshold, under the intent most likely in that window."""
     probabilities = _probabilities(reading)
     likely = np.flatnonzero(probabilities >= threshold)
     if not len(likely):
@@ -61,6 +65,7 @@ def _stretches(reading: Reading, intents: Sequence[str], threshold: float, least
 
 
 def _merged(spans: Sequence[Span]) -> tuple[Span, ...]:
+    """Spans in order; of those that overlap one, with the intent of the likeliest."""
     merged: list[Span] = []
     for span in sorted(spans, key=lambda s: (s.start, -s.end)):
         if merged and span.start < merged[-1].end:

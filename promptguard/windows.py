@@ -13,14 +13,14 @@ from promptguard.tokenizer import CLS, SEP, UNK, Tokenizer
 if TYPE_CHECKING:
     from promptguard.text import View
 
-_WORD_SEARCH = 16
+_WORD_SEARCH_TOKENS = 16
 """How far a cut may move to fall between words."""
 
 _TOKENIZE_CHARACTERS = 400_000
 """Longest text tokenized whole: beyond it head, tail and the most suspicious blocks are."""
 
 _BLOCK_CHARACTERS = 8_000
-_SEAM = 200
+_SEAM_CHARACTERS = 200
 
 # Vowel signs and other marks of the scripts of South and South-East Asia: an uncased tokenizer drops them as if
 # they were accents, and a syllable without its vowel is not read.
@@ -145,7 +145,7 @@ def _ranges(continues: list[bool], size: int, overlap: int) -> list[tuple[int, i
     while True:
         last = min(first + size, total)
         if last < total:
-            for candidate in range(last, max(last - _WORD_SEARCH, first + 1), -1):
+            for candidate in range(last, max(last - _WORD_SEARCH_TOKENS, first + 1), -1):
                 if not continues[candidate]:
                     last = candidate
                     break
@@ -153,7 +153,7 @@ def _ranges(continues: list[bool], size: int, overlap: int) -> list[tuple[int, i
         if last == total:
             return ranges
         first = last - overlap
-        for candidate in range(first, max(first - _WORD_SEARCH, ranges[-1][0] + 1), -1):
+        for candidate in range(first, max(first - _WORD_SEARCH_TOKENS, ranges[-1][0] + 1), -1):
             if not continues[candidate]:
                 first = candidate
                 break
@@ -166,13 +166,14 @@ def _blocks(text: str, evidence: Callable[[str], float]) -> list[tuple[int, int]
     quarter = _TOKENIZE_CHARACTERS // 4
     middle = range(2 * quarter, len(text) - quarter, _BLOCK_CHARACTERS)
     # Head, blocks and tail overlap by a little so that nothing hides across a border.
-    blocks = [(i, min(i + _BLOCK_CHARACTERS + _SEAM, len(text))) for i in middle]
+    blocks = [(i, min(i + _BLOCK_CHARACTERS + _SEAM_CHARACTERS, len(text))) for i in middle]
     blocks.sort(key=lambda b: (-evidence(text[b[0] : b[1]]), b[0]))
     chosen = sorted(blocks[: quarter // _BLOCK_CHARACTERS])
-    return [(0, 2 * quarter + _SEAM), *chosen, (len(text) - quarter - _SEAM, len(text))]
+    return [(0, 2 * quarter + _SEAM_CHARACTERS), *chosen, (len(text) - quarter - _SEAM_CHARACTERS, len(text))]
 
 
 def _sample(text: str, windows: list[Window], limit: int, evidence: Callable[[str], float]) -> list[Window]:
+    """Half of the windows from the head, a quarter from the tail, the rest where evidence is strongest."""
     head, tail = limit // 2, limit // 4
     middle = list(range(head, len(windows) - tail))
     middle.sort(key=lambda i: (-evidence(_text_of(text, windows[i])), i))
@@ -185,6 +186,7 @@ def _text_of(text: str, window: Window) -> str:
 
 
 def _covered(windows: list[Window]) -> int:
+    """Characters that lie in at least one of the windows, which are in order."""
     covered = reached = 0
     for window in windows:
         if window.offsets:

@@ -14,14 +14,21 @@ from numpy.typing import NDArray
 
 from promptguard.detectors import Evidence
 from promptguard.errors import InputError, ModelCorrupt
-from promptguard.intents import INTENTS
+from promptguard.intents import INTENTS, is_risky
 from promptguard.types import Signal
 
 if TYPE_CHECKING:
     from promptguard.runtime import Floats
 
 _NEIGHBOURS = 3
+"""Nearest examples of each side that are averaged over."""
+
 _PURPOSE_CHARACTERS = 400
+"""Of a system prompt that stands in for the purpose: its first sentences say what the application is for."""
+
+_PURPOSE_COSINE = 0.25
+"""Likeness to the purpose that says nothing either way, so that a context without one scores 0. A choice, not a
+measurement."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,6 +40,9 @@ class Example:
         text: the text; never shown in a repr.
         labels: names of intents.
         license: SPDX identifier of the text's licence.
+
+    Raises:
+        InputError: the text is blank or a label is no intent.
     """
 
     id: str
@@ -65,6 +75,9 @@ class Index:
         Args:
             examples: at least one.
             encode: text to vector; vectors are scaled to unit length here.
+
+        Returns:
+            The index.
         """
         vectors = np.stack([np.asarray(encode(e.text), np.float32) for e in examples])
         return cls(tuple(examples), vectors / np.linalg.norm(vectors, axis=1, keepdims=True))
@@ -72,6 +85,13 @@ class Index:
     @classmethod
     def load(cls, rows: Path, vectors: Path) -> Index:
         """Read an index from a bundle.
+
+        Args:
+            rows: the examples, JSON Lines.
+            vectors: their unit vectors, in NumPy's format.
+
+        Returns:
+            The index.
 
         Raises:
             ModelCorrupt: a file cannot be read, or they do not belong together.
@@ -92,7 +112,7 @@ class Index:
     @property
     def attacks(self) -> NDArray[np.bool_]:
         """Which examples are attacks."""
-        return np.array([bool(set(e.labels) - {"out_of_scope"}) for e in self.examples], np.bool_)
+        return np.array([is_risky(e.labels) for e in self.examples], np.bool_)
 
     @property
     def has_both_sides(self) -> bool:
@@ -143,7 +163,7 @@ class Similarity:
         scores = {"margin": float((attack - harmless).max())}
         purpose = evidence.context.purpose or evidence.context.system_prompt
         if purpose and purpose.strip():
-            scores["purpose_distance"] = 0.25 - float((vectors @ self._purpose(purpose[:_PURPOSE_CHARACTERS])).max())
+            scores["purpose_distance"] = _PURPOSE_COSINE - float((vectors @ self._purpose(purpose[:_PURPOSE_CHARACTERS])).max())
         at = int(np.where(self._attack, cosines.max(axis=0), -1).argmax())
         nearest = self._index.examples[at]
         detail = {

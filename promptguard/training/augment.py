@@ -16,6 +16,7 @@ from collections.abc import Callable, Iterable, Iterator
 from functools import cache
 from typing import Any
 
+from promptguard import intents
 from promptguard.training.compose_parts import WORDINGS, Record, split_texts
 
 FIELDS = ("system_prompt", "user_role", "history", "tools", "source")
@@ -50,7 +51,7 @@ def _general_prompts() -> frozenset[str]:
 
 def is_risky(record: Record) -> bool:
     """Whether a record has a label other than ``out_of_scope``."""
-    return bool(set(record["labels"]) - {"out_of_scope"})
+    return intents.is_risky(record["labels"])
 
 
 def is_content(record: Record) -> bool:
@@ -281,6 +282,7 @@ def _padding(text: str, rng: random.Random) -> str:
 CHARACTER_TREATMENTS: tuple[Callable[[str, random.Random], str], ...] = (
     _zero_width, _homoglyphs, _leet, _spaced, _typos, _casing
 )  # fmt: skip
+# The common ones stand twice.
 TREATMENTS = (*CHARACTER_TREATMENTS, _typos, _casing, _emoji, _base64, _padding, _padding)
 HIDING = frozenset({_zero_width, _homoglyphs, _leet, _spaced, _base64})
 

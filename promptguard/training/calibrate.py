@@ -146,10 +146,14 @@ def calibrate(records: Sequence[Row], analyses: Sequence[Analysis], *, similarit
             "auroc": round(float(roc_auc_score(risky, risk)), 4),
             "average_precision": round(float(average_precision_score(risky, risk, sample_weight=weight)), 4),
             "flagged_ordinary": round(float((traffic[~risky] * balanced).sum() / traffic[~risky].sum()), 4),
-            "flagged_contrast": round(float(balanced[traffic[~risky] == 0].mean()), 4),
+            "flagged_contrast": _share(balanced[traffic[~risky] == 0]),
             "recall_balanced": round(float(flagged[risky].mean()), 4),
         },
     }
+
+
+def _share(flags: NDArray[np.bool_]) -> float | None:
+    return round(float(flags.mean()), 4) if len(flags) else None
 
 
 def _constants(names: Sequence[str], coefficients: Floats, bias: float) -> dict[str, Any]:

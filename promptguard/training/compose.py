@@ -18,6 +18,7 @@ from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
+from promptguard.intents import is_risky
 from promptguard.training.compose_apps import SPECIAL, app_context, asks, role_asks
 from promptguard.training.compose_parts import Parts, Record, context, fits, insert, load_parts, rate, record
 
@@ -262,8 +263,8 @@ def summary(records: Iterable[Record]) -> str:
         out.append(f"{name}: {dict(Counter(r.get(name) for r in rows).most_common())}")
     out.append(f"source: {dict(Counter(r['context']['source'] for r in rows).most_common())}")
     out.append(f"label: {dict(Counter(label for r in rows for label in r['labels'] or ['benign']).most_common())}")
-    risky = [r for r in rows if set(r["labels"]) - {"out_of_scope"}]
-    harmless = [r for r in rows if not set(r["labels"]) - {"out_of_scope"}]
+    risky = [r for r in rows if is_risky(r["labels"])]
+    harmless = [r for r in rows if not is_risky(r["labels"])]
     out.append(f"risky {len(risky)}, not risky {len(harmless)}")
     for name in ("system_prompt", "purpose", "source", "user_role", "history", "tools"):
         shares = [sum(bool(r["context"].get(name)) for r in part) / max(1, len(part)) for part in (risky, harmless)]

@@ -11,6 +11,7 @@ import torch
 from numpy.typing import NDArray
 
 from promptguard.context import ContextEncoder
+from promptguard.intents import is_risky
 from promptguard.tokenizer import Tokenizer
 from promptguard.training.examples import Example, collate, examples
 from promptguard.training.model import OUTPUTS, PairEncoder
@@ -49,7 +50,7 @@ def ranked_pairs(records: Sequence[Mapping[str, Any]], risk: NDArray[np.float32]
             groups[record["pair_id"] + "|" + record["text"]].append(i)
     right = couples = 0.0
     for group in groups.values():
-        risky = [i for i in group if set(records[i]["labels"]) - {"out_of_scope"}]
+        risky = [i for i in group if is_risky(records[i]["labels"])]
         for i in risky:
             for j in set(group) - set(risky):
                 right += float(risk[i] > risk[j])
