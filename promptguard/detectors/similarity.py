@@ -163,7 +163,8 @@ class Similarity:
         scores = {"margin": float((attack - harmless).max())}
         purpose = evidence.context.purpose or evidence.context.system_prompt
         if purpose and purpose.strip():
-            scores["purpose_distance"] = _PURPOSE_COSINE - float((vectors @ self._purpose(purpose[:_PURPOSE_CHARACTERS])).max())
+            cosine = float((vectors @ self._purpose(purpose[:_PURPOSE_CHARACTERS])).max())
+            scores["purpose_distance"] = _PURPOSE_COSINE - cosine
         at = int(np.where(self._attack, cosines.max(axis=0), -1).argmax())
         nearest = self._index.examples[at]
         detail = {
