@@ -143,7 +143,7 @@ class ContextEncoder:
 
 
 def _stems(text: str) -> frozenset[str]:
-    """The first five letters of each word: enough to meet its other forms in most languages written so."""
+    """The first five letters of each word, so that its other forms count as the same."""
     return frozenset(word[:5] for word in _WORD.findall(text.lower()))
 
 

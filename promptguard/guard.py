@@ -35,7 +35,7 @@ _LEAST_VIEW_WINDOWS = 4
 """Windows a de-obfuscated view gets even where the views before it have used up theirs."""
 
 _ENCODED_CHARACTERS = 4000
-"""More than a window holds."""
+"""Read of a text of which only the first window is wanted: no window of language holds more."""
 
 _OWN_SIGNALS = frozenset(("classifier", "surface", "similarity", "examples", "exceptions"))
 
@@ -72,10 +72,14 @@ class Guard:
         detectors: further detectors; they are shown in ``Analysis.signals`` and do not change the risk.
         threads: threads for one run of the model.
         providers: onnxruntime execution providers in order of preference.
-        max_windows: most windows of a text that are read; a longer text is never *allowed*.
+        max_windows: most windows of a text that are read, at least 4; a longer text is never *allowed*. Hidden
+            views have as many again between them, and four each in any case.
+
+    Attributes:
+        policy: what decides.
 
     Raises:
-        InputError: an argument is unusable.
+        InputError: an argument is unusable. A bundle or provider that is, is met at the first analysis.
     """
 
     def __init__(
@@ -238,7 +242,7 @@ class Guard:
     # --- other ways in --------------------------------------------------------------------------
 
     async def aanalyze(self, prompt: str, context: ContextLike = None) -> Analysis:
-        """``analyze`` in a thread, so that the event loop is not blocked."""
+        """``analyze`` in a thread, so that the event loop is not blocked: same arguments, verdict and errors."""
         return await asyncio.to_thread(self.analyze, prompt, context)
 
     def analyze_messages(
@@ -278,21 +282,43 @@ class Guard:
 
     @property
     def model(self) -> str:
-        """Name, version and hash of the bundle."""
+        """Name, version and hash of the bundle.
+
+        Raises:
+            ModelError, BackendError: as ``analyze``.
+        """
         return self._loaded.bundle.id
 
     @property
     def prior(self) -> float:
-        """Share of risky traffic that probabilities are stated at."""
+        """Share of risky traffic that probabilities are stated at, in (0, 1).
+
+        Raises:
+            ModelError, BackendError: as ``analyze``.
+        """
         return self._prior or self._loaded.bundle.prior
 
     @property
     def thresholds(self) -> Thresholds:
-        """Where decisions start, at the prior that probabilities are stated at."""
+        """Where decisions start, at the prior that probabilities are stated at.
+
+        Raises:
+            ModelError, BackendError: as ``analyze``.
+        """
         return self._loaded.thresholds
 
     def encode(self, prompt: str) -> Floats:
-        """The model's unit vector of a text without context, from its first window; shape (hidden,)."""
+        """The model's unit vector of a text without context.
+
+        Args:
+            prompt: any string; only its first window is read.
+
+        Returns:
+            Array of shape (hidden,), of length 1.
+
+        Raises:
+            ModelError, BackendError: as ``analyze``.
+        """
         return self._loaded.encode(prompt)
 
     @property
@@ -359,6 +385,7 @@ class _Loaded:
 
     def encode(self, prompt: str) -> Floats:
         """Vector of the first window of a text, read without context."""
+        # As many windows as there may be: sampling would be work for nothing.
         first = self.cut(prompt[:_ENCODED_CHARACTERS], max_windows=_ENCODED_CHARACTERS).windows[0]
         return self.runtime.run((), first.ids).embedding
 
@@ -370,6 +397,7 @@ class _Loaded:
 
 
 def _checked(pairs: Iterable[tuple[str, ContextLike]]) -> Iterable[tuple[str, ContextLike]]:
+    """The pairs, each looked at when it is its turn; InputError for what is none."""
     if not isinstance(pairs, Iterable):
         raise InputError(f"pairs must be (text, context) pairs, not {type(pairs).__name__}")
     for pair in pairs:
