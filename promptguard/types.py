@@ -117,9 +117,7 @@ class Context:
         if isinstance(value, Mapping):
             unknown = sorted(str(key) for key in value if key not in _CONTEXT_FIELDS)
             if unknown:
-                raise InputError(
-                    f"context has {len(unknown)} unknown field(s); accepted: {', '.join(_CONTEXT_FIELDS)}"
-                )
+                raise InputError(f"context has {len(unknown)} unknown field(s); accepted: {', '.join(_CONTEXT_FIELDS)}")
             given = {key: item for key, item in value.items() if item is not None}
             return cls(**given)
         raise InputError(
@@ -267,8 +265,7 @@ class Analysis:
             "decision": self.decision.value,
             "reason": self.reason.value,
             "spans": [
-                {"start": s.start, "end": s.end, "intent": s.intent, "probability": s.probability}
-                for s in self.spans
+                {"start": s.start, "end": s.end, "intent": s.intent, "probability": s.probability} for s in self.spans
             ],
             "signals": {
                 name: {

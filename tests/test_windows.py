@@ -26,9 +26,7 @@ def cut(text: str, *, size: int = 64, overlap: int = 16, most: int = 64) -> Cut:
 
 def covered(found: Cut) -> set[int]:
     """Characters between the first and the last token of some window."""
-    return {
-        at for w in found.windows if w.offsets for at in range(w.offsets[0][0], w.offsets[-1][1])
-    }
+    return {at for w in found.windows if w.offsets for at in range(w.offsets[0][0], w.offsets[-1][1])}
 
 
 def shown(text: str, found: Cut) -> list[str]:
