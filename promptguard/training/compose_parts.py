@@ -84,6 +84,9 @@ def load_parts(folders: Sequence[Path], holdout: float) -> dict[str, Parts]:
 
     Returns:
         The parts of each split; no part is in both.
+
+    Raises:
+        FileNotFoundError: there are neither applications nor carriers in the folders.
     """
     wordings = json.loads(WORDINGS.read_text(encoding="utf-8"))
     asks = read_rows([ROLE_ASKS.parent], ROLE_ASKS.name)

@@ -85,6 +85,12 @@ BALANCED = frozenset({"bipia_train", "overthink", "asb"})
 def read_jsonl(path: Path) -> Iterator[Record]:
     """Yield the rows of a JSON Lines file.
 
+    Args:
+        path: the file, in UTF-8.
+
+    Yields:
+        Its rows, in order.
+
     Raises:
         RecordError: a row is not a JSON object or names an unknown intent.
     """
@@ -137,6 +143,7 @@ def _public_split(source: str) -> str:
 
 
 def _family(source: str) -> str:
+    """What a file of ours is sampled as: see ``train.SHARES``."""
     if source in ("hard_negatives", "everyday", "written_benign", "safe_unsafe_twins", "written_twins"):
         return "neighbours"
     if source in ("tool_results", "content_long", "written_content"):
@@ -175,6 +182,7 @@ def _tidy(row: Record, *, source: str, family: str, split: str) -> Record:
 
 
 def _hash(key: str) -> int:
+    """A number that depends on the key alone, the same in every process."""
     return int.from_bytes(hashlib.sha256(key.encode("utf-8", "replace")).digest()[:4], "big")
 
 
@@ -206,6 +214,10 @@ def drop_near_duplicates(records: list[Record], threshold: float = 0.6) -> tuple
     MinHash over 4-word shingles (Broder 1997). Records that must share a text (groups) are in one
     split by construction, so only strangers are compared.
 
+    Args:
+        records: all records, splits assigned.
+        threshold: Jaccard similarity of the shingles, in (0, 1], from which two texts are the same.
+
     Returns:
         What stays, and how many were removed.
     """
@@ -234,6 +246,9 @@ def build(public: Path, *, seed: int = 7) -> tuple[list[Record], dict[str, Any]]
 
     Returns:
         The records, and counts, licences and a hash of each split.
+
+    Raises:
+        RecordError: a row of a file cannot be read.
     """
     rng = random.Random(seed)  # noqa: S311 (not for security)
     records = [*public_records(public, rng), *own_records(OURS, seed)]

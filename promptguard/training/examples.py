@@ -54,6 +54,17 @@ def examples(record: Mapping[str, Any], tokenizer: Tokenizer, contexts: ContextE
 
     Where the attack's place is known each window has its own label; where it is not, the label belongs
     to the record and the strongest window answers for it (multiple-instance learning, Dietterich 1997).
+
+    Args:
+        record: as ``data.build`` gives them.
+        tokenizer: the bundle's tokenizer.
+        contexts: the encoder of contexts.
+
+    Returns:
+        At most three examples; none where no window holds enough of the attack.
+
+    Raises:
+        InputError: the record's context is malformed.
     """
     context = contexts.ids(Context.of(record["context"]), record["text"])
     windows = cut(
@@ -78,6 +89,10 @@ def examples(record: Mapping[str, Any], tokenizer: Tokenizer, contexts: ContextE
 
 
 def _placed(record: Mapping[str, Any], context: tuple[int, ...], windows: Sequence[Window]) -> list[Example]:
+    """Examples of a record whose spans are known: two windows with the attack, one without.
+
+    A window with fewer than six tokens of the attack, unless the attack is that short, is neither.
+    """
     found: list[Example] = []
     clean: list[Example] = []
     for window in windows:
@@ -94,6 +109,7 @@ def _placed(record: Mapping[str, Any], context: tuple[int, ...], windows: Sequen
 
 
 def _spread(windows: Sequence[Window]) -> list[Window]:
+    """Three windows at most: the first, the middle one and the last."""
     if len(windows) <= _WINDOWS:
         return list(windows)
     return [windows[0], windows[len(windows) // 2], windows[-1]]
@@ -104,10 +120,12 @@ def _from_user(record: Mapping[str, Any]) -> bool:
 
 
 def _flat(window: Window, mark: int) -> tuple[int, ...]:
+    """The same mark for every token; special tokens are never known to be attack."""
     return (0 if mark == 0 else -1, *([mark] * len(window.offsets)), 0 if mark == 0 else -1)
 
 
 def _labels(names: Sequence[str]) -> tuple[float, ...]:
+    """Zeros and ones in the order of ``model.OUTPUTS``."""
     risky = bool(set(names) - {"out_of_scope"})
     return (*(float(intent in names) for intent in INTENTS), float(risky))
 
@@ -162,7 +180,7 @@ def _length(example: Example) -> int:
 
 
 def group(examples_of: Sequence[tuple[Mapping[str, Any], list[Example]]]) -> dict[str, list[list[Example]]]:
-    """Collect examples by family into units that are drawn together."""
+    """Collect examples by family into units that are drawn together: those of a pair, or of one record."""
     units: dict[str, list[list[Example]]] = defaultdict(list)
     pairs: dict[str, list[Example]] = {}
     for record, made in examples_of:
@@ -179,7 +197,17 @@ def group(examples_of: Sequence[tuple[Mapping[str, Any], list[Example]]]) -> dic
 
 @dataclass
 class Batch:
-    """Tensors of one step: rows padded to one length, and which example each row belongs to."""
+    """Tensors of one step: rows padded to one length, and which example each row belongs to.
+
+    Attributes:
+        ids: ``(rows, length)`` token ids.
+        segments: ``(rows, length)``: 0 context, 1 text, 2 padding.
+        positions: ``(rows, length)``, starting afresh at the text.
+        spans: ``(rows, length)``: 1 attack, 0 not, -1 unknown or no text.
+        owner: ``(rows,)``: number of the example a row belongs to.
+        labels: ``(examples, 11)``.
+        pairs: for each example its group's key, or None.
+    """
 
     ids: Tensor
     segments: Tensor

@@ -124,6 +124,9 @@ def derive(source: bundle.Bundle, folder: Path, precision: Precision) -> None:
         source: a bundle.
         folder: receives the new one.
         precision: ``fp32``, ``fp16`` (for accelerators) or ``int8``.
+
+    Raises:
+        InputError: the bundle's graph is not one of this library's.
     """
     from promptguard.training.graph import build
 

@@ -22,6 +22,12 @@ def logits(
 ) -> NDArray[np.float32]:
     """Strongest logits of each record over its (at most three) windows.
 
+    Args:
+        model: the network, in evaluation mode.
+        records: as ``data.build`` gives them.
+        tokenizer: the one the network was trained with.
+        contexts: the encoder of contexts.
+
     Returns:
         Array of shape (records, 11).
     """

@@ -35,7 +35,24 @@ SHARES = {
 
 @dataclass
 class Settings:
-    """What a run depends on besides its data."""
+    """What a run depends on besides its data.
+
+    Attributes:
+        base: a hub id or a folder with the encoder to start from; also the teacher of the embedding.
+        steps: optimizer steps.
+        learning_rate: peak rate of the encoder's last layer.
+        head_learning_rate: peak rate of the new heads.
+        layer_decay: factor on the rate from one layer to the one below.
+        tokens: most padded tokens in a batch.
+        seed: fixes initialisation and order.
+        one_way: whether context tokens see only context.
+        smoothing: what a label of 0 or 1 is moved towards the other.
+        pair_weight: weight of the ranking within groups.
+        span_weight: weight of the tokens' loss.
+        embedding_weight: weight of the distance to the teacher, taken every fourth step.
+        average: what the averaged weights keep in a step.
+        shares: for each family its share of the draws.
+    """
 
     base: str
     steps: int
@@ -201,6 +218,7 @@ def train(
 
 
 def _schedule(step: int, steps: int) -> float:
+    """Share of the peak rate: up within the first 6 % of the steps, then down along a cosine to 2 %."""
     warm = max(1, int(0.06 * steps))
     if step < warm:
         return (step + 1) / warm
@@ -208,6 +226,7 @@ def _schedule(step: int, steps: int) -> float:
 
 
 def _summary(seen: list[dict[str, float]], step: int, seconds: float) -> dict[str, Any]:
+    """A line of the log: means of the losses since the last one."""
     names = sorted({k for s in seen for k in s})
     means = {k: round(float(np.mean([s[k] for s in seen if k in s])), 4) for k in names}
     return {"step": step, "seconds": round(seconds), **means}
@@ -216,6 +235,7 @@ def _summary(seen: list[dict[str, float]], step: int, seconds: float) -> dict[st
 def _save(
     path: Path, model: nn.Module, optimizer: torch.optim.Optimizer, average: dict[str, Tensor], step: int
 ) -> None:
+    """Write the state beside the old one, then put it in its place: an interruption leaves one of the two whole."""
     partial = path.with_suffix(".partial")
     torch.save(
         {"model": model.state_dict(), "optimizer": optimizer.state_dict(), "average": average, "step": step}, partial
