@@ -12,30 +12,20 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from promptguard import batching, bundle, messages, policy, spans, text, windows
-from promptguard.context import ContextEncoder
 from promptguard.detectors import Detector, Evidence, Reading
-from promptguard.detectors.classifier import Classifier
-from promptguard.detectors.matches import Matches
-from promptguard.detectors.similarity import Example, Index, Similarity
-from promptguard.detectors.surface import Surface, vocabulary
+from promptguard.detectors.similarity import Example
 from promptguard.errors import InputError
-from promptguard.fusion import log_odds, shifted
 from promptguard.intents import references
+from promptguard.loaded import Loaded
 from promptguard.policy import Policy, Thresholds
 from promptguard.runtime import Floats, Runtime
 from promptguard.text import View
-from promptguard.tokenizer import Tokenizer
 from promptguard.types import Analysis, Context, ContextLike, Coverage
-from promptguard.windows import Cut, Window
+from promptguard.windows import Window
 
 _LEAST_VIEW_WINDOWS = 4
 """Windows a de-obfuscated view gets even where the views before it have used up theirs."""
-
-_ENCODED_CHARACTERS = 4000
-"""Read of a text of which only the first window is wanted: no window of language holds more."""
 
 _OWN_SIGNALS = frozenset(("classifier", "surface", "similarity", "examples", "exceptions"))
 
@@ -121,7 +111,7 @@ class Guard:
         self._more_detectors = tuple(detectors)
         self._own_matches = tuple(examples), tuple(exceptions)
         self._lock = threading.Lock()
-        self._ready: _Loaded | None = None
+        self._ready: Loaded | None = None
         _GUARDS.add(self)
 
     # --- the path -------------------------------------------------------------------------------
@@ -168,7 +158,7 @@ class Guard:
             analyses.append(self._judge(loaded, item, readings))
         return analyses
 
-    def _prepare(self, loaded: _Loaded, prompt: str, context: Context) -> _Prepared:
+    def _prepare(self, loaded: Loaded, prompt: str, context: Context) -> _Prepared:
         """Views, windows and context ids of one text."""
         began = time.perf_counter()
         views = text.views(prompt, loaded.tokenizer.pieces)
@@ -193,7 +183,7 @@ class Guard:
             {"text": 1000 * (viewed - began), "windows": 1000 * (done - viewed)},
         )
 
-    def _judge(self, loaded: _Loaded, item: _Prepared, readings: tuple[Reading, ...]) -> Analysis:
+    def _judge(self, loaded: Loaded, item: _Prepared, readings: tuple[Reading, ...]) -> Analysis:
         """Signals, probabilities and decision of one text."""
         began = time.perf_counter()
         evidence = Evidence(item.text, item.context, item.views, readings)
@@ -322,78 +312,23 @@ class Guard:
         return self._loaded.encode(prompt)
 
     @property
-    def _loaded(self) -> _Loaded:
+    def _loaded(self) -> Loaded:
         if self._ready is None:
             with self._lock:
                 if self._ready is None:
                     self._ready = self._load()
         return self._ready
 
-    def _load(self) -> _Loaded:
+    def _load(self) -> Loaded:
         opened = bundle.load(self._model)
         runtime = Runtime(opened.path(bundle.GRAPH), threads=self._threads, providers=self._providers)
-        return _Loaded(
+        return Loaded(
             opened,
             runtime,
             prior=self._prior,
             detectors=self._more_detectors,
             matches=self._own_matches,
         )
-
-
-class _Loaded:
-    """What a guard needs once its bundle is open."""
-
-    def __init__(
-        self,
-        opened: bundle.Bundle,
-        runtime: Runtime,
-        *,
-        prior: float | None,
-        detectors: tuple[Detector, ...],
-        matches: tuple[Sequence[Example], Sequence[Example]],
-    ) -> None:
-        manifest = opened.manifest
-        self.bundle, self.runtime = opened, runtime
-        self.tokenizer = Tokenizer(opened.path(bundle.TOKENIZER))
-        self.window_tokens = int(manifest["window_tokens"])
-        self.overlap_tokens = int(manifest["overlap_tokens"])
-        self.contexts = ContextEncoder(self.tokenizer, int(manifest["context_tokens"]))
-        self.shift = 0.0 if prior is None else log_odds(prior) - log_odds(opened.prior)
-        at_bundle = opened.thresholds
-        self.thresholds = Thresholds(
-            risk={mode: shifted(p, self.shift) for mode, p in at_bundle.risk.items()},
-            intents={name: shifted(p, self.shift) for name, p in at_bundle.intents.items()},
-        )
-        self.detectors: tuple[Detector, ...] = (Classifier(), Surface())
-        if bundle.EXAMPLES in manifest["files"]:
-            index = Index.load(opened.path(bundle.EXAMPLES), opened.path(bundle.VECTORS))
-            self.detectors += (Similarity(index, self.encode),)
-        self.more_detectors = detectors
-        self.matches = Matches(*matches, self.encode)
-
-    def cut(self, view: str, max_windows: int) -> Cut:
-        """A view's windows."""
-        return windows.cut(
-            view,
-            self.tokenizer,
-            window_tokens=self.window_tokens,
-            overlap_tokens=self.overlap_tokens,
-            max_windows=max_windows,
-            evidence=vocabulary,
-        )
-
-    def encode(self, prompt: str) -> Floats:
-        """Vector of the first window of a text, read without context."""
-        # As many windows as there may be: sampling would be work for nothing.
-        first = self.cut(prompt[:_ENCODED_CHARACTERS], max_windows=_ENCODED_CHARACTERS).windows[0]
-        return self.runtime.run((), first.ids).embedding
-
-    def plain_vectors(self, context_ids: tuple[int, ...], readings: Sequence[Reading]) -> Floats:
-        """Vectors of windows read without context: those at hand, if there was none."""
-        if not context_ids:
-            return np.stack([reading.output.embedding for reading in readings])
-        return np.stack([self.runtime.run((), reading.window.ids).embedding for reading in readings])
 
 
 def _checked(pairs: Iterable[tuple[str, ContextLike]]) -> Iterable[tuple[str, ContextLike]]:
