@@ -10,6 +10,9 @@ from promptguard.detectors import Evidence
 from promptguard.intents import INTENTS, RISKY_INTENTS
 from promptguard.types import Signal
 
+_TINY = 1e-12
+"""Keeps the logarithm finite where no intent has any probability at all."""
+
 
 class Classifier:
     """Takes each logit's maximum over the windows of all views.
@@ -34,7 +37,7 @@ class Classifier:
         scores["out_of_scope"] = float(logits[:, out_of_scope].min())
         # -log(1 - p) summed over the intents; softplus keeps it finite.
         none = sum(float(np.logaddexp(0.0, scores[name])) for name in RISKY_INTENTS)
-        scores["any_intent"] = none + math.log(-math.expm1(-none))
+        scores["any_intent"] = none + math.log(-math.expm1(-max(none, _TINY)))
         scores["log_windows"] = math.log(len(logits))
         at = int(logits[:, -1].argmax())
         return Signal(self.name, scores, {"view": evidence.readings[at].view.name, "window": at})

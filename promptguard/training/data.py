@@ -94,12 +94,14 @@ def read_jsonl(path: Path) -> Iterator[Record]:
     Raises:
         RecordError: a row is not a JSON object or names an unknown intent.
     """
-    with path.open(encoding="utf-8") as lines:
+    with path.open("rb") as lines:
         for number, line in enumerate(lines, 1):
             try:
                 row = json.loads(line)
-            except ValueError as error:
+            except ValueError as error:  # bytes that are not UTF-8 included
                 raise RecordError("not a JSON object", file=str(path), line=number) from error
+            if not isinstance(row, dict):
+                raise RecordError("not a JSON object", file=str(path), line=number)
             if set(row.get("labels") or ()) - set(INTENTS):
                 raise RecordError("unknown intent", file=str(path), line=number, field="labels")
             yield row
