@@ -29,7 +29,7 @@ SPLITS = ("train", "calibration", "report")
 
 CALIBRATION_SOURCES = frozenset(
     "ai_ethical_hacker nullsec giskard garak strongreject ko_multiturn finagent promptwl self_reminder "
-    "banking77 coconot_contrast sysadmin_devops sgd_tool_results code_asks rasa_financial prompt_libraries "
+    "banking77 sysadmin_devops sgd_tool_results code_asks rasa_financial prompt_libraries "
     "chatterbot llm_security_docs".split()
 )
 """Public sources kept out of training to calibrate on."""
@@ -39,6 +39,10 @@ REPORT_SOURCES = frozenset(
     "hwu64 metatool abcd recipes enron_sentences gsm8k awesome_prompts policies_guides disfl_qa".split()
 )
 """Public sources kept out of training and of every decision."""
+
+NEIGHBOURS = frozenset({"coconot_contrast"})
+"""Harmless questions in the words of harmful ones, drawn with our own of that kind: a first model, trained without
+them, flagged 28 % at the 5 % threshold."""
 
 LEFT_OUT = frozenset({"sms_scam"})
 """Labels scams on people, which the taxonomy calls benign content."""
@@ -119,7 +123,8 @@ def public_records(folder: Path, rng: random.Random) -> Iterator[Record]:
                 clean = [r for r in rows if not r["labels"]]
                 rows = clean + [r for r in rows if r["labels"]][: int(len(clean) * 1.1)]
             for row in rows[: CAPS.get(path.stem, 800)]:
-                yield _tidy(row, source=path.stem, family=kind, split=_public_split(path.stem))
+                family = "neighbours" if path.stem in NEIGHBOURS else kind
+                yield _tidy(row, source=path.stem, family=family, split=_public_split(path.stem))
 
 
 def own_records(folder: Path, seed: int) -> Iterator[Record]:
