@@ -3,7 +3,7 @@
 from promptguard import Context, Guard
 
 guard = Guard()
-prompt = "Delete all rows older than 2019 from the staging tables."
+prompt = "Delete all accounts that have not logged in this year."
 situations = {
     "database agent": Context(
         system_prompt="You maintain the staging database. Database administrators may delete and truncate tables here.",
