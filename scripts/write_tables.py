@@ -30,6 +30,7 @@ def main() -> None:
         "ablations": ablation(quality),
         "latency": latency(json.loads((RESULTS / "latency.json").read_text())),
         "circumstances": circumstances(quality),
+        "parity": parity(json.loads((RESULTS / "parity.json").read_text())),
     }
     for page in PAGES:
         text = page.read_text(encoding="utf-8")
@@ -176,6 +177,22 @@ def latency(result: dict[str, Any]) -> str:
         for r in result["rows"]
     ]
     return rows_of(["text tokens", "context tokens", "context", "median ms", "10–90 %", "times the ceiling"], body)
+
+
+def parity(result: dict[str, Any]) -> str:
+    against = result["against_fp32"]
+    body = [["fp32", decimal(result["auroc"]["fp32"]), "–", "–", "–"]]
+    body += [
+        [
+            name,
+            decimal(result["auroc"][name]),
+            f"{row['largest_difference_in_risk']:.3f}",
+            f"{row['mean_difference_in_risk']:.4f}",
+            percent(row["equal_decisions"]),
+        ]
+        for name, row in against.items()
+    ]
+    return rows_of(["precision", "AUROC", "largest difference in risk", "mean difference", "equal decisions"], body)
 
 
 def circumstances(quality: dict[str, Any]) -> str:
