@@ -30,7 +30,7 @@ def main(wheel: Path) -> None:
     names = zipfile.ZipFile(wheel).namelist()
     megabytes = wheel.stat().st_size / 1e6
     missing = [name for name in NEEDED if name not in names]
-    stray = [name for name in names if "training/data" in name or name.startswith(("tests", "benchmarks"))]
+    stray = [name for name in names if "promptguard/training/data/" in name or name.startswith(("tests", "benchmarks"))]
     if missing or stray or megabytes > MOST_MEGABYTES:
         raise SystemExit(f"missing {missing}, stray {stray[:5]}, {megabytes:.1f} MB (at most {MOST_MEGABYTES})")
     with tempfile.TemporaryDirectory() as folder:
