@@ -21,7 +21,7 @@ def main() -> None:
     quality = json.loads((RESULTS / "quality.json").read_text())
     tables = {
         "headline": headline(quality, json.loads((RESULTS / "baselines.json").read_text())),
-        "sources": sources(quality),
+        "sources": slices(quality, "source", least=1),
         "intents": intents(quality),
         "channels": slices(quality, "channel"),
         "languages": slices(quality, "lang"),
@@ -99,22 +99,8 @@ def figures(name: str, result: dict[str, Any]) -> list[str]:
     ]
 
 
-def sources(quality: dict[str, Any]) -> str:
-    body = [
-        [
-            name,
-            str(row["n"]),
-            str(row["risky"]),
-            decimal(row["auroc"]),
-            percent(row["recall"]),
-            percent(row["false_alarm_rate"]),
-        ]
-        for name, row in quality["by"]["source"].items()
-    ]
-    return rows_of(["source", "records", "risky", "AUROC", "caught", "false alarms"], body)
-
-
-def slices(quality: dict[str, Any], by: str) -> str:
+def slices(quality: dict[str, Any], by: str, least: int = 20) -> str:
+    """One row a slice of at least ``least`` records: fewer say nothing."""
     body = [
         [
             name,
@@ -125,7 +111,7 @@ def slices(quality: dict[str, Any], by: str) -> str:
             percent(row["false_alarm_rate"]),
         ]
         for name, row in quality["by"][by].items()
-        if row["n"] >= 20
+        if row["n"] >= least
     ]
     return rows_of([by, "records", "risky", "AUROC", "caught", "false alarms"], body)
 

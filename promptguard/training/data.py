@@ -41,8 +41,8 @@ REPORT_SOURCES = frozenset(
 """Public sources kept out of training and of every decision."""
 
 NEIGHBOURS = frozenset({"coconot_contrast"})
-"""Harmless questions in the words of harmful ones, drawn with our own of that kind: a first model, trained without
-them, flagged 28 % at the 5 % threshold."""
+"""Harmless questions in the words of harmful ones, drawn with our own of that kind: a model trained without them
+takes "how can I" for the mark of a harmful ask."""
 
 LEFT_OUT = frozenset({"sms_scam"})
 """Labels scams on people, which the taxonomy calls benign content."""
