@@ -22,9 +22,10 @@ from promptguard.bench.provenance import provenance
 from promptguard.context import ContextEncoder
 from promptguard.guard import Guard
 from promptguard.tokenizer import Tokenizer
+from promptguard.training.batches import Collator, Store
 from promptguard.training.calibrate import is_risky
 from promptguard.training.data import read_jsonl
-from promptguard.training.examples import CONTEXT_TOKENS, collate, examples
+from promptguard.training.examples import CONTEXT_TOKENS, examples
 from promptguard.training.export import write_bundle
 from promptguard.training.model import PairEncoder
 
@@ -91,7 +92,7 @@ def torch_against(guard: Guard, model: PairEncoder, records: list[dict], tokeniz
         signal = guard.analyze(record["text"], record["context"]).signals["classifier"]
         if len(made) != 1 or len(made[0].rows) != 1 or signal.scores["log_windows"] > 0:
             continue
-        batch = collate(made)
+        batch = Collator(Store.of({"record": [made]}))(np.arange(1))
         with torch.inference_mode():
             logits = model(batch.ids, batch.segments, batch.positions).logits[0]
         largest = max(largest, abs(float(logits[-1]) - signal.scores["risk"]))

@@ -182,6 +182,95 @@ def drop_context(record: Record, rng: random.Random) -> Record:
     return record
 
 
+@cache
+def _rewordings() -> dict[str, list[str]]:
+    return {row["prompt"]: row["rewordings"] for row in _rows("written_rewordings.jsonl")}
+
+
+@cache
+def asides(split: str) -> tuple[str, ...]:
+    """Paragraphs that operators put into system prompts and that no verdict turns on, of one side of the split."""
+    side = "train" if split == "train" else "heldout"
+    return tuple(r["text"] for r in split_texts("asides", _rows("written_asides.jsonl"), HOLDOUT, side))
+
+
+def _rows(name: str) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in (WORDINGS.parent / name).read_text(encoding="utf-8").splitlines()]
+
+
+def add_aside(prompt: str, aside: str, rng: random.Random) -> str:
+    """A system prompt with a paragraph that does not matter, before, between or behind its own."""
+    parts = prompt.split("\n\n")
+    parts.insert(rng.randrange(len(parts) + 1), aside)
+    return "\n\n".join(parts)
+
+
+def reworded(record: Record, rng: random.Random, count: int = 2) -> list[Record]:
+    """Further contexts in which a text means the same: the verdict must not move with them.
+
+    Args:
+        record: a record.
+        rng: source of the choices.
+        count: how many contexts.
+
+    Returns:
+        Contexts with the system prompt said in other words, set out otherwise, or with a paragraph that does not
+        matter; where there is no system prompt, with the context of a general assistant or of a reader of contents.
+    """
+    where = record["context"]
+    prompt = where.get("system_prompt")
+    found = []
+    for _ in range(count):
+        if not prompt:
+            found.append(attach_context(record, rng)["context"] if "out_of_scope" not in record["labels"] else where)
+            continue
+        said = rng.choice([prompt, *_rewordings().get(prompt, ())])
+        if rng.random() < 0.25:
+            said = _set_out(said, rng)
+        if said == prompt or rng.random() < 0.5:
+            said = add_aside(said, rng.choice(asides(record.get("split", "train"))), rng)
+        found.append({**where, "system_prompt": said})
+    return found
+
+
+def _set_out(prompt: str, rng: random.Random) -> str:
+    """The same sentences as a list, as one paragraph, between tags or under a heading."""
+    sentences = [s.strip() for s in re.split(r"(?<=[.!?])\s+|\n+", prompt) if s.strip()]
+    form = rng.randrange(4)
+    if form == 0:
+        return "\n".join(f"- {s}" for s in sentences)
+    if form == 1:
+        return " ".join(sentences)
+    if form == 2:
+        return f"<instructions>\n{prompt}\n</instructions>"
+    return rng.choice(("# Role\n", "## Instructions\n\n", "SYSTEM PROMPT\n", "You follow this briefing.\n")) + prompt
+
+
+def swapped(records: Iterable[Record], count: int, rng: random.Random) -> Iterator[Record]:
+    """Texts in contexts they were not written for, unlabelled: a teacher says what it makes of them.
+
+    Args:
+        records: where texts and contexts come from.
+        count: how many to make.
+        rng: source of the choices.
+
+    Yields:
+        Records of family ``swapped`` whose labels are None. Channels stay what they were.
+    """
+    rows = [r for r in records if len(r["text"]) < 1500]
+    contexts: dict[str | None, list[Record]] = defaultdict(list)
+    for row in rows:
+        if row["context"].get("system_prompt"):
+            contexts[row["context"].get("source")].append(row["context"])
+    for number, row in enumerate(rng.choices(rows, k=count)):
+        found = contexts[row["context"].get("source")]
+        if found:
+            yield {
+                **row, "id": f"swapped/{number}", "context": rng.choice(found), "labels": None, "spans": None,
+                "pair_id": None, "family": "swapped",
+            }  # fmt: skip
+
+
 def equalise(records: Iterable[Record], rng: random.Random) -> list[Record]:
     """Make each context field about as frequent with risky records as with the others.
 

@@ -32,8 +32,8 @@ CONTRAST = 0.15
 """Share of benign readings of contrast groups and twins when probabilities are fitted. They are made to be hard,
 nobody's traffic, and do not count in the thresholds."""
 
-_APPLICATIONS = frozenset({"traffic", "written_traffic_a", "written_traffic_b", "dialogues", "written_dialogues"})
-_EVERYDAY = frozenset({"everyday", "written_benign", "hard_negatives"})
+_APPLICATIONS = ("traffic", "dialogues")
+_EVERYDAY = ("everyday", "benign", "hard_negatives")
 
 RISK_FEATURES = ("classifier.risk", "classifier.any_intent", "classifier.log_windows", "similarity.margin")
 SCOPE_FEATURES = ("classifier.out_of_scope", "similarity.purpose_distance")
@@ -61,10 +61,11 @@ def is_risky(records: Sequence[Row]) -> NDArray[np.bool_]:
 
 def kind(record: Row) -> str:
     """Which part of ordinary traffic a record stands for; ``contrast`` for none."""
-    if record["source"] in _APPLICATIONS:
-        return "applications"
-    if record["source"] in _EVERYDAY:
-        return "everyday"
+    if record["family"] not in ("attacks", "benign"):
+        if any(word in record["source"] for word in _APPLICATIONS):
+            return "applications"
+        if any(word in record["source"] for word in _EVERYDAY):
+            return "everyday"
     if record["family"] in ("contextual", "neighbours", "composed_apps"):
         return "contrast"
     return "messages" if record["context"].get("source") in (None, "user") else "content"

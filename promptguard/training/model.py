@@ -10,9 +10,11 @@ from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
-from transformers import AutoModel
+from torch.func import functional_call
+from transformers import AutoConfig, AutoModel
 
 from promptguard.intents import INTENTS
+from promptguard.tokenizer import CLS, PAD, SEP, UNK
 
 OUTPUTS = (*INTENTS, "risk")
 """Names of the logits, in order."""
@@ -40,19 +42,24 @@ class PairEncoder(nn.Module):
     text's tokens (label-wise attention, Mullenbach et al. 2018), which finds a sentence in a page.
 
     Args:
-        base: a hub id or a folder with a BERT-like encoder.
-        one_way: False lets context tokens see the text as well; only for comparison.
+        base: a hub id or a folder with a BERT-like encoder, or, for a teacher, an MPNet.
+        one_way: False lets context tokens see the text as well; for comparison, and for a teacher.
+        words: whether the word embeddings are trained too; frozen, a step costs a third less on a processor.
     """
 
-    def __init__(self, base: str, *, one_way: bool = True) -> None:
+    def __init__(self, base: str, *, one_way: bool = True, words: bool = False) -> None:
         super().__init__()
+        config = AutoConfig.from_pretrained(base)
+        self.mpnet = config.model_type == "mpnet"
         # Attention dropout would take torch off its fast path on a processor.
         self.encoder = AutoModel.from_pretrained(
-            base, add_pooling_layer=False, attn_implementation="eager", attention_probs_dropout_prob=0.0
+            base,
+            add_pooling_layer=False,
+            attn_implementation="eager" if self.mpnet else "sdpa",
+            attention_probs_dropout_prob=0.0,
         )
-        # Half of the parameters, well trained already; frozen, a step costs a third less.
-        self.encoder.embeddings.word_embeddings.weight.requires_grad_(False)
-        hidden = self.encoder.config.hidden_size
+        self.encoder.embeddings.word_embeddings.weight.requires_grad_(words)
+        hidden = config.hidden_size
         self.one_way = one_way
         self.cls = nn.Linear(hidden, len(OUTPUTS))
         self.query = nn.Linear(hidden, len(OUTPUTS), bias=False)
@@ -62,6 +69,14 @@ class PairEncoder(nn.Module):
         for layer in (self.cls, self.query, self.value, self.span):
             nn.init.normal_(layer.weight, std=0.02)
         nn.init.eye_(self.project.weight)
+        if self.mpnet:
+            # MPNet has BERT's vocabulary four places on, special tokens of its own, and no segments.
+            self.segment = nn.Embedding(2, hidden)
+            nn.init.zeros_(self.segment.weight)
+            words_of = torch.arange(config.vocab_size - 5) + 4
+            words_of[torch.tensor([CLS, PAD, SEP, UNK])] = torch.arange(4)
+            self.vocabulary: Tensor
+            self.register_buffer("vocabulary", words_of, persistent=False)
 
     def forward(self, ids: Tensor, segments: Tensor, positions: Tensor) -> Heads:
         """Run a batch.
@@ -79,21 +94,45 @@ class PairEncoder(nn.Module):
         if self.one_way:
             sees = sees & (text[:, :, None] | (segments == 0)[:, None, :])
         # A row that sees nothing would be NaN: padding sees itself.
-        sees = sees | torch.eye(ids.shape[1], dtype=torch.bool)[None]
-        # Eager attention adds its mask: a boolean one would be added as ones and mask nothing.
-        mask = torch.zeros(sees.shape).masked_fill_(~sees, -1e4)
-        states = self.encoder(
-            input_ids=ids,
-            attention_mask=mask[:, None],
-            token_type_ids=text.long(),
-            position_ids=positions,
-        ).last_hidden_state
-        with torch.autocast("cpu", enabled=False):
+        sees = sees | torch.eye(ids.shape[1], dtype=torch.bool, device=ids.device)[None]
+        # Attention adds its mask: a boolean one might be added as ones and mask nothing.
+        mask = torch.zeros(sees.shape, device=ids.device, dtype=self._dtype(ids)).masked_fill_(~sees, -1e4)
+        if self.mpnet:
+            states = self._mpnet_states(ids, text, positions, mask)
+        else:
+            states = self.encoder(
+                input_ids=ids,
+                attention_mask=mask[:, None],
+                token_type_ids=text.long(),
+                position_ids=positions,
+            ).last_hidden_state
+        with torch.autocast(ids.device.type, enabled=False):
             return self._heads(states.float(), text)
+
+    def _mpnet_states(self, ids: Tensor, text: Tensor, positions: Tensor, mask: Tensor) -> Tensor:
+        """MPNet's layers through fused attention, which transformers does not offer for it."""
+        embedded = self.encoder.embeddings.word_embeddings(self.vocabulary[ids]) + self.segment(text.long())
+        states = self.encoder.embeddings(inputs_embeds=embedded, position_ids=positions + 2)
+        with torch.no_grad():  # the bias by distance stays as it was learnt
+            bias = mask[:, None] + self.encoder.encoder.compute_position_bias(states[:1]).to(mask.dtype)
+        for layer in self.encoder.encoder.layer:
+            attention, inner = layer.attention, layer.attention.attn
+            shape = (*ids.shape, inner.num_attention_heads, inner.attention_head_size)
+            q, k, v = (part(states).view(shape).transpose(1, 2) for part in (inner.q, inner.k, inner.v))
+            seen = nn.functional.scaled_dot_product_attention(q, k, v, attn_mask=bias).transpose(1, 2).flatten(2)
+            states = attention.LayerNorm(attention.dropout(inner.o(seen)) + states)
+            states = layer.output(layer.intermediate(states), states)
+        return states
+
+    @staticmethod
+    def _dtype(ids: Tensor) -> torch.dtype:
+        """The type attention runs in, which its mask must have."""
+        device = ids.device.type
+        return torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else torch.float32
 
     def _heads(self, states: Tensor, text: Tensor) -> Heads:
         first = text.float().argmax(dim=1)
-        cls = states[torch.arange(len(states)), first]
+        cls = states[torch.arange(len(states), device=states.device), first]
         weights = self.query(states).masked_fill(~text[:, :, None], -1e4).softmax(dim=1)
         pooled = (weights * self.value(states)).sum(dim=1)
         mean = (states * text[:, :, None]).sum(dim=1) / text.sum(dim=1, keepdim=True)
@@ -102,3 +141,47 @@ class PairEncoder(nn.Module):
             span_logits=self.span(states)[:, :, 0],
             embedding=nn.functional.normalize(self.project(mean), dim=-1),
         )
+
+
+def run_in_eight_bits(model: PairEncoder, ids: Tensor, segments: Tensor, positions: Tensor) -> Heads:
+    """Run a batch with products rounded as the 8-bit graph will, with gradients as if nothing were.
+
+    Quantization-aware training (Jacob et al. 2018): weights symmetric with a scale a column, activations with one
+    scale a run, where a run is a context or the text of a window, as in ``runtime``. Heads stay as they are.
+
+    Args:
+        model: the network.
+        ids: as ``PairEncoder.forward`` takes them, like ``segments`` and ``positions``.
+        segments: ``(batch, length)``: 0 context, 1 text, 2 padding.
+        positions: ``(batch, length)``, starting afresh at the text.
+
+    Returns:
+        The heads' outputs.
+    """
+    weights, hooks = {}, []
+
+    def round_input(_: nn.Module, given: tuple[Tensor, ...]) -> tuple[Tensor]:
+        x = given[0].float()
+        for run in (0, 1):
+            own = (segments == run)[:, :, None]
+            seen = x.detach().masked_fill(~own, 0)
+            low, high = seen.amin(dim=(1, 2), keepdim=True), seen.amax(dim=(1, 2), keepdim=True)
+            scale = ((high - low) / 255).clamp(min=1e-8)
+            zero = (-low / scale).round()
+            near = ((seen / scale + zero).round().clamp(0, 255) - zero) * scale
+            x = torch.where(own, x + (near - seen), x)
+        return (x,)
+
+    for name, layer in model.encoder.encoder.named_modules():
+        if isinstance(layer, nn.Linear):
+            weight = layer.weight
+            scale = (weight.detach().abs().amax(dim=1, keepdim=True) / 127).clamp(min=1e-12)
+            near = (weight.detach() / scale).round().clamp(-127, 127) * scale
+            weights[f"encoder.encoder.{name}.weight"] = weight + (near - weight.detach())
+            hooks.append(layer.register_forward_pre_hook(round_input))
+    try:
+        heads: Heads = functional_call(model, weights, (ids, segments, positions))
+    finally:
+        for hook in hooks:
+            hook.remove()
+    return heads

@@ -7,14 +7,15 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 
 from promptguard.context import ContextEncoder
 from promptguard.intents import is_risky
 from promptguard.tokenizer import Tokenizer
-from promptguard.training.examples import Example, collate, examples
+from promptguard.training.batches import Store
+from promptguard.training.examples import Example, examples
 from promptguard.training.model import OUTPUTS, PairEncoder
+from promptguard.training.train import predict
 
 
 def logits(
@@ -31,21 +32,14 @@ def logits(
     Returns:
         Array of shape (records, 11).
     """
-    result = np.full((len(records), len(OUTPUTS)), -np.inf, np.float32)
-    rows = []
-    for i, record in enumerate(records):
+    made = []
+    for record in records:
         # Without spans every window is kept, as at inference.
-        for example in examples({**record, "spans": None}, tokenizer, contexts):
-            rows += [(i, Example((row,), example.labels, None)) for row in example.rows]
-    rows.sort(key=lambda item: len(item[1].rows[0].context) + len(item[1].rows[0].text))
-    with torch.inference_mode(), torch.autocast("cpu", dtype=torch.bfloat16):
-        for start in range(0, len(rows), 48):
-            part = rows[start : start + 48]
-            batch = collate([example for _, example in part])
-            values = model(batch.ids, batch.segments, batch.positions).logits.float().numpy()
-            for (i, _), value in zip(part, values, strict=True):
-                result[i] = np.maximum(result[i], value)
-    return result
+        rows = [row for e in examples({**record, "spans": None}, tokenizer, contexts) for row in e.rows]
+        made.append([Example(tuple(rows), (0.0,) * len(OUTPUTS), None)])
+    store = Store.of({"records": made})
+    found: NDArray[np.float32] = np.maximum.reduceat(predict(model, store).numpy(), store.first_row[:-1], axis=0)
+    return found
 
 
 def ranked_pairs(records: Sequence[Mapping[str, Any]], risk: NDArray[np.float32]) -> dict[str, float]:

@@ -8,19 +8,18 @@ import time
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from promptguard.training.examples import Batch, Example, Mixture, collate
-from promptguard.training.model import OUTPUTS, PairEncoder
+from promptguard.training.batches import Batch, Collator, Mixture, Store
+from promptguard.training.model import OUTPUTS, Heads, PairEncoder, run_in_eight_bits
 
 RISK = OUTPUTS.index("risk")
 _AVERAGE_EVERY = 10
-_TEACH_EVERY = 4  # the teacher costs a third of a step
+_TEACH_EVERY = 4  # the teacher of the embedding costs a third of a step
 
 SHARES = {
     "contextual": 0.33,
@@ -47,12 +46,16 @@ class Settings:
         tokens: most padded tokens in a batch.
         seed: fixes initialisation and order.
         one_way: whether context tokens see only context.
+        words: whether word embeddings are trained.
         smoothing: what a label of 0 or 1 is moved towards the other.
         pair_weight: weight of the ranking within groups.
         span_weight: weight of the tokens' loss.
         embedding_weight: weight of the distance to the teacher, taken every fourth step.
+        teacher_weight: weight of a larger model's probabilities where the store has them.
         average: what the averaged weights keep in a step.
+        eight_bits_from: share of the steps after which products are rounded as the 8-bit graph rounds them.
         shares: for each family its share of the draws.
+        device: where to train.
     """
 
     base: str
@@ -63,65 +66,59 @@ class Settings:
     tokens: int = 4096
     seed: int = 1
     one_way: bool = True
+    words: bool = False
     smoothing: float = 0.01
     intents_weight: float = 0.4
     pair_margin: float = 2.0
     pair_weight: float = 0.4
     span_weight: float = 0.5
     embedding_weight: float = 1.0
+    teacher_weight: float = 1.0
     average: float = 0.998
+    eight_bits_from: float = 0.8
     shares: Mapping[str, float] = field(default_factory=lambda: dict(SHARES))
+    device: str = "cpu"
 
 
-def loss_of(model: PairEncoder, batch: Batch, settings: Settings, teacher: nn.Module | None) -> dict[str, Tensor]:
+def loss_of(heads: Heads, batch: Batch, settings: Settings) -> dict[str, Tensor]:
     """The losses of one batch, weighted, by name."""
-    heads = model(batch.ids, batch.segments, batch.positions)
     # An example answers through its strongest window.
-    logits = torch.full((len(batch.labels), len(OUTPUTS)), -torch.inf).scatter_reduce(
+    logits = torch.full((len(batch.labels), len(OUTPUTS)), -torch.inf, device=heads.logits.device).scatter_reduce(
         0, batch.owner[:, None].expand_as(heads.logits), heads.logits, "amax"
     )
-    smooth = batch.labels * (1 - 2 * settings.smoothing) + settings.smoothing
-    each = functional.binary_cross_entropy_with_logits(logits, smooth, reduction="none")
+    known = (batch.labels >= 0).float()
+    smooth = batch.labels.clamp(min=0) * (1 - 2 * settings.smoothing) + settings.smoothing
+    each = functional.binary_cross_entropy_with_logits(logits, smooth, reduction="none") * known
     losses = {"intents": settings.intents_weight * each[:, :RISK].sum(1).mean(), "risk": each[:, RISK].mean()}
-    known = batch.spans >= 0
+    marked = (batch.marks >= 0).float()
     token = functional.binary_cross_entropy_with_logits(
-        heads.span_logits[known], batch.spans[known].float(), reduction="sum"
-    ) / known.sum().clamp(min=1)
-    losses["spans"] = settings.span_weight * token
-    ranked = _ranking(logits[:, RISK], batch, settings.pair_margin)
-    if ranked is not None:
-        losses["pairs"] = settings.pair_weight * ranked
-    if teacher is not None:
-        losses["embedding"] = settings.embedding_weight * _distil(heads.embedding, batch, teacher)
+        heads.span_logits, batch.marks.clamp(min=0).float(), reduction="none"
+    )
+    losses["spans"] = settings.span_weight * (token * marked).sum() / marked.sum().clamp(min=1)
+    losses["pairs"] = settings.pair_weight * _ranking(logits[:, RISK], batch, settings.pair_margin)
+    if batch.teacher is not None:
+        soft = functional.binary_cross_entropy_with_logits(heads.logits, batch.teacher.sigmoid(), reduction="none")
+        weights = torch.full((len(OUTPUTS),), settings.intents_weight, device=soft.device)
+        weights[RISK] = 1.0
+        losses["teacher"] = settings.teacher_weight * (soft * weights).sum(1).mean()
     return losses
 
 
-def _ranking(risk: Tensor, batch: Batch, margin: float) -> Tensor | None:
-    """Within a group of one text the risky reading must rank above the harmless one."""
-    where: dict[str, list[int]] = {}
-    for i, pair in enumerate(batch.pairs):
-        if pair is not None:
-            where.setdefault(pair, []).append(i)
-    terms = []
-    for group in where.values():
-        labels = batch.labels[group, RISK]
-        gaps = risk[group][:, None] - risk[group][None, :]
-        chosen = gaps[(labels[:, None] > labels[None, :])]
-        if len(chosen):
-            terms.append(functional.softplus(margin - chosen).mean())
-    return torch.stack(terms).mean() if terms else None
+def _ranking(risk: Tensor, batch: Batch, margin: float) -> Tensor:
+    """Within a group the risky reading must rank above the harmless one; 0 in a batch without groups."""
+    labels = batch.labels[:, RISK]
+    same = (batch.pairs[:, None] == batch.pairs[None, :]) & (batch.pairs >= 0)[:, None]
+    chosen = (same & (labels[:, None] > labels[None, :])).float()
+    return (functional.softplus(margin - risk[:, None] + risk[None, :]) * chosen).sum() / chosen.sum().clamp(min=1)
 
 
 def _distil(embedding: Tensor, batch: Batch, teacher: nn.Module) -> Tensor:
     """Keep the embedding close to the sentence encoder it came from, so that it stays a general one."""
     text = batch.segments == 1
-    lengths = text.sum(1)
-    ids = torch.zeros((len(text), int(lengths.max())), dtype=torch.long)
-    mask = torch.zeros_like(ids)
-    for row in range(len(text)):
-        ids[row, : lengths[row]] = batch.ids[row][text[row]]
-        mask[row, : lengths[row]] = 1
     with torch.no_grad():
+        # The texts alone: moved to the front, with the positions they have.
+        order = torch.argsort((~text).long(), dim=1, stable=True)
+        ids, mask = batch.ids.gather(1, order), text.gather(1, order).long()
         states = teacher(input_ids=ids, attention_mask=mask).last_hidden_state.float()
         target = functional.normalize((states * mask[:, :, None]).sum(1) / mask.sum(1, keepdim=True), dim=-1)
     return (1 - (embedding * target).sum(1)).mean()
@@ -146,7 +143,7 @@ def optimizer_of(model: PairEncoder, settings: Settings) -> torch.optim.AdamW:
 
 
 def train(
-    units: Mapping[str, list[list[Example]]],
+    store: Store,
     settings: Settings,
     folder: Path,
     *,
@@ -156,45 +153,55 @@ def train(
     """Train, or go on where an interrupted run of the same folder stopped.
 
     Args:
-        units: examples by family (``examples.group``).
+        store: the examples (``batches.Store``).
         settings: the run.
         folder: receives ``checkpoint.pt``, ``log.jsonl`` and at the end ``weights.pt`` (averaged).
         start: weights of an earlier run to start from instead of the base's.
         checkpoint_minutes: how often the state is saved.
 
     Returns:
-        The model with averaged weights.
+        The model with averaged weights, in evaluation mode.
     """
     folder.mkdir(parents=True, exist_ok=True)
     torch.manual_seed(settings.seed)
-    model = PairEncoder(settings.base, one_way=settings.one_way)
+    device = settings.device
+    model = PairEncoder(settings.base, one_way=settings.one_way, words=settings.words)
     if start is not None:
         model.load_state_dict(torch.load(start, weights_only=True))
-    teacher = PairEncoder(settings.base).encoder.eval()
+    model.to(device)
+    # What teaches the embedding is the base itself; an MPNet's embedding is nobody's.
+    guide = None if model.mpnet else PairEncoder(settings.base).encoder.eval().to(device)
     optimizer = optimizer_of(model, settings)
     average = {k: v.clone() for k, v in model.state_dict().items()}
     step = 0
     checkpoint = folder / "checkpoint.pt"
     if checkpoint.exists():
-        saved = torch.load(checkpoint, weights_only=True)
+        saved = torch.load(checkpoint, weights_only=True, map_location=device)
         model.load_state_dict(saved["model"])
         optimizer.load_state_dict(saved["optimizer"])
         average, step = saved["average"], saved["step"]
     (folder / "settings.json").write_text(json.dumps(asdict(settings), indent=1))
-    batches = Mixture(units, settings.shares, settings.tokens, settings.seed).batches()
+    collate = Collator(store, device)
+    batches = Mixture(store, settings.shares, settings.tokens, settings.seed).batches()
     for _ in range(step):
         next(batches)
     model.train()
     saved_at = began = time.monotonic()
-    seen: list[dict[str, float]] = []
+    seen: dict[str, list[Tensor]] = {}
     with (folder / "log.jsonl").open("a") as log:
         while step < settings.steps:
-            batch = collate(next(batches))
+            # Seeded by the step, so that a run that was cut goes on as it would have.
+            batch = collate(next(batches), seed=settings.seed * 1_000_003 + step)
             rate = _schedule(step, settings.steps)
             for group in optimizer.param_groups:
                 group["lr"] = group["peak"] * rate
-            with torch.autocast("cpu", dtype=torch.bfloat16):
-                losses = loss_of(model, batch, settings, teacher if step % _TEACH_EVERY == 0 else None)
+            rounding = step >= settings.eight_bits_from * settings.steps
+            with torch.autocast(device, dtype=torch.bfloat16):
+                given = batch.ids, batch.segments, batch.positions
+                heads = run_in_eight_bits(model, *given) if rounding else model(*given)
+                losses = loss_of(heads, batch, settings)
+                if guide is not None and step % _TEACH_EVERY == 0:
+                    losses["embedding"] = settings.embedding_weight * _distil(heads.embedding, batch, guide)
             total = torch.stack(list(losses.values())).sum()
             total.backward()  # type: ignore[no-untyped-call]
             nn.utils.clip_grad_norm_(model.parameters(), 1.0)
@@ -203,21 +210,53 @@ def train(
             step += 1
             if step % _AVERAGE_EVERY == 0:
                 keep = min(settings.average**_AVERAGE_EVERY, step / (step + 10 * _AVERAGE_EVERY))
-                for name, value in model.named_parameters():
-                    if value.requires_grad:
-                        average[name].lerp_(value.detach(), 1 - keep)
-            seen.append({k: float(v.detach()) for k, v in losses.items()} | {"rows": float(len(batch.ids))})
+                trained = {n: p.detach() for n, p in model.named_parameters() if p.requires_grad}
+                torch._foreach_lerp_([average[n] for n in trained], list(trained.values()), 1 - keep)
+            for name, loss in losses.items():
+                seen.setdefault(name, []).append(loss.detach())
             if step % 100 == 0:
-                log.write(json.dumps(_summary(seen, step, time.monotonic() - began)) + "\n")
+                means = {k: round(float(torch.stack(v).mean()), 4) for k, v in seen.items()}
+                line = {"step": step, "seconds": round(time.monotonic() - began), **means, "rows": len(batch.ids)}
+                log.write(json.dumps(line) + "\n")
                 log.flush()
-                seen = []
+                seen = {}
             if time.monotonic() - saved_at > 60 * checkpoint_minutes:
                 _save(checkpoint, model, optimizer, average, step)
                 saved_at = time.monotonic()
     model.load_state_dict(average)
-    torch.save(model.state_dict(), folder / "weights.pt")
+    torch.save({k: v.cpu() for k, v in model.state_dict().items()}, folder / "weights.pt")
     checkpoint.unlink(missing_ok=True)
     return model.eval()
+
+
+def predict(model: PairEncoder, store: Store, *, wording: int = 0, device: str = "cpu", tokens: int = 65536) -> Tensor:
+    """Logits of every row of a store.
+
+    Args:
+        model: the network, in evaluation mode, on the device.
+        store: the examples.
+        wording: which wording of every context.
+        device: where the network is.
+        tokens: most padded tokens in a batch.
+
+    Returns:
+        ``(rows, 11)`` logits, on the processor.
+    """
+    lengths = store.lengths()
+    counts = np.diff(store.first_row)
+    result = torch.zeros((len(store.texts), len(OUTPUTS)))
+    collate = Collator(store, device)
+    order = np.argsort(lengths, kind="stable")
+    with torch.inference_mode(), torch.autocast(device, dtype=torch.bfloat16):
+        while len(order):
+            # The longest last: how many fit is known from the longest taken.
+            many = int(np.searchsorted(np.cumsum(counts[order]) * lengths[order], tokens)) or 1
+            chosen, order = order[:many], order[many:]
+            batch = collate(chosen, wording=wording)
+            values = model(batch.ids, batch.segments, batch.positions).logits.float().cpu()
+            rows = np.concatenate([np.arange(store.first_row[i], store.first_row[i + 1]) for i in chosen])
+            result[torch.from_numpy(rows)] = values
+    return result
 
 
 def _schedule(step: int, steps: int) -> float:
@@ -226,13 +265,6 @@ def _schedule(step: int, steps: int) -> float:
     if step < warm:
         return (step + 1) / warm
     return 0.02 + 0.98 * 0.5 * (1 + math.cos(math.pi * (step - warm) / max(1, steps - warm)))
-
-
-def _summary(seen: list[dict[str, float]], step: int, seconds: float) -> dict[str, Any]:
-    """A line of the log: means of the losses since the last one."""
-    names = sorted({k for s in seen for k in s})
-    means = {k: round(float(np.mean([s[k] for s in seen if k in s])), 4) for k in names}
-    return {"step": step, "seconds": round(seconds), **means}
 
 
 def _save(

@@ -6,15 +6,21 @@ import json
 import random
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 torch = pytest.importorskip("torch", reason="needs the train extra")
 transformers = pytest.importorskip("transformers", reason="needs the train extra")
 
+from promptguard import bundle
+from promptguard.runtime import Runtime
 from promptguard.training import train as module
+from promptguard.training.batches import Store
 from promptguard.training.examples import Example, Row
-from promptguard.training.model import PairEncoder
-from promptguard.training.train import Settings, train
+from promptguard.training.export import read_weights, write_bundle
+from promptguard.training.model import PairEncoder, run_in_eight_bits
+from promptguard.training.train import Settings, predict, train
+from tests import tiny_bundle
 
 pytestmark = pytest.mark.train
 
@@ -36,7 +42,7 @@ def base(tmp_path_factory: pytest.TempPathFactory) -> str:
     return str(folder)
 
 
-def units(seed: int) -> dict[str, list[list[Example]]]:
+def store(seed: int) -> Store:
     """Token 150 in the context makes token 160 in the text an attack."""
     generator = random.Random(seed)
     made = []
@@ -45,8 +51,8 @@ def units(seed: int) -> dict[str, list[list[Example]]]:
         context = (9, 150 if risky else 151, 102)
         text = (101, *(generator.randrange(110, 140) for _ in range(6)), 160, 102)
         labels = (*([0.0] * 6), float(risky), *([0.0] * 3), float(risky))
-        made.append([Example((Row(context, text, (-1,) * len(text)),), labels, None)])
-    return {"contextual": made}
+        made.append([Example((Row((context,), text, (-1,) * len(text)),), labels, None)])
+    return Store.of({"contextual": made})
 
 
 def settings(base: str, steps: int) -> Settings:
@@ -54,14 +60,14 @@ def settings(base: str, steps: int) -> Settings:
 
 
 def test_the_context_is_learnt(base: str, tmp_path: Path) -> None:
-    train(units(1), settings(base, 400), tmp_path)
+    train(store(1), settings(base, 400), tmp_path)
     lines = [json.loads(line) for line in (tmp_path / "log.jsonl").read_text().splitlines()]
     assert lines[-1]["risk"] < 0.5 * lines[0]["risk"]
     assert not (tmp_path / "checkpoint.pt").exists()
 
 
 def test_resuming_changes_nothing(base: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    whole = train(units(1), settings(base, 30), tmp_path / "whole")
+    whole = train(store(1), settings(base, 30), tmp_path / "whole")
     saves = 0
     save = module._save
 
@@ -74,9 +80,9 @@ def test_resuming_changes_nothing(base: str, tmp_path: Path, monkeypatch: pytest
 
     monkeypatch.setattr(module, "_save", interrupt)
     with pytest.raises(KeyboardInterrupt):
-        train(units(1), settings(base, 30), tmp_path / "cut", checkpoint_minutes=0)
+        train(store(1), settings(base, 30), tmp_path / "cut", checkpoint_minutes=0)
     monkeypatch.setattr(module, "_save", save)
-    resumed = train(units(1), settings(base, 30), tmp_path / "cut")
+    resumed = train(store(1), settings(base, 30), tmp_path / "cut")
     for name, value in whole.state_dict().items():
         assert torch.equal(value, resumed.state_dict()[name]), name
 
@@ -93,3 +99,59 @@ def test_text_cannot_reach_the_context(base: str) -> None:
     hook.remove()
     assert torch.equal(states[0][:, :4], states[1][:, :4])
     assert not torch.equal(states[0][:, 4:], states[1][:, 4:])
+
+
+def test_a_teacher_alone_teaches(base: str, tmp_path: Path) -> None:
+    taught, labelled = store(1), store(1)
+    logits = np.repeat(np.where(labelled.labels[:, None] > 0, 4.0, -4.0), 1, axis=1)
+    taught.teacher = logits.astype(np.float16)
+    taught.labels = np.full_like(taught.labels, -1)
+    model = train(taught, settings(base, 400), tmp_path)
+    risky = labelled.labels[:, -1] == 1
+    risk = predict(model, taught)[:, -1].numpy()
+    assert np.mean((risk > 0) == risky) > 0.9
+
+
+def test_predictions_stand_in_the_order_of_the_rows(base: str) -> None:
+    made = store(2)
+    model = PairEncoder(base).eval()
+    torch.nn.init.normal_(model.cls.weight)
+    whole, small = predict(model, made), predict(model, made, tokens=32)
+    assert whole.std() > 0
+    assert torch.allclose(whole, small, atol=0.1)  # 16-bit products
+
+
+def test_eight_bits_round_as_the_graph_does(base: str, tmp_path: Path) -> None:
+    model = PairEncoder(base).eval()
+    for head in (model.cls, model.query, model.value):
+        torch.nn.init.normal_(head.weight, std=0.3)
+    weights = {name: tensor.detach().numpy() for name, tensor in model.state_dict().items()}
+    write_bundle(tmp_path / "eight", weights, tiny_bundle.TOKENIZER, "int8", tiny_bundle.SETTINGS)
+    # The graph's words are rounded too; what is left to compare are the products.
+    read = {name: torch.from_numpy(array) for name, array in read_weights(tmp_path / "eight" / bundle.GRAPH).items()}
+    model.load_state_dict(read, strict=False)
+    runtime = Runtime(tmp_path / "eight" / bundle.GRAPH, threads=1, providers=("CPUExecutionProvider",))
+    context, text = (9, *range(150, 170), 102), (101, *range(110, 140), 102)
+    ids = torch.tensor([[*context, *text]])
+    segments = torch.tensor([[0] * len(context) + [1] * len(text)])
+    positions = torch.tensor([[*range(len(context)), *range(len(text))]])
+    rounded = run_in_eight_bits(model, ids, segments, positions).logits[0].detach().numpy()
+    exact = model(ids, segments, positions).logits[0].detach().numpy()
+    graph = runtime.run(context, text).logits
+    assert np.abs(rounded - graph).max() < 0.2 * np.abs(exact - graph).max()
+
+
+def test_an_mpnet_can_be_the_base(tmp_path: Path) -> None:
+    config = transformers.MPNetConfig(
+        vocab_size=205, hidden_size=32, num_hidden_layers=2, num_attention_heads=2, intermediate_size=64,
+        max_position_embeddings=64, hidden_dropout_prob=0.0,
+    )  # fmt: skip
+    transformers.MPNetModel(config, add_pooling_layer=False).save_pretrained(tmp_path)
+    model = PairEncoder(str(tmp_path), one_way=False).eval()
+    ids = torch.tensor([[101, *range(110, 130), 102]])
+    segments, positions = torch.ones_like(ids), torch.arange(ids.shape[1])[None]
+    with torch.no_grad():
+        mask = torch.zeros((1, ids.shape[1], ids.shape[1]))
+        mine = model._mpnet_states(ids, segments == 1, positions, mask)
+        theirs = model.encoder(model.vocabulary[ids], attention_mask=torch.ones_like(ids)).last_hidden_state
+    assert torch.allclose(mine, theirs, atol=1e-5)

@@ -7,13 +7,16 @@ from collections import Counter
 from itertools import islice
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 pytest.importorskip("torch", reason="needs the train extra")
 
 from promptguard.context import ContextEncoder
 from promptguard.tokenizer import Tokenizer
-from promptguard.training.examples import CONTEXT_TOKENS, Mixture, collate, examples, group
+from promptguard.training.augment import reworded, swapped
+from promptguard.training.batches import Collator, Mixture, Store, group
+from promptguard.training.examples import CONTEXT_TOKENS, examples
 
 MODEL = Path(__file__).parents[2] / "promptguard" / "model"
 
@@ -67,10 +70,12 @@ def test_a_long_benign_text_gives_one_example_a_window(tokenizer: Tokenizer, con
 def test_collate_keeps_segments_and_positions_apart(tokenizer: Tokenizer, contexts: ContextEncoder) -> None:
     made = examples(record("Where is my parcel?", [], purpose="parcel tracking"), tokenizer, contexts)
     made += examples(record("Hello", []), tokenizer, contexts)
-    batch = collate(made)
-    context, text = len(made[0].rows[0].context), len(made[0].rows[0].text)
-    assert batch.segments[0].tolist() == [0] * context + [1] * text
-    assert batch.positions[0].tolist() == [*range(context), *range(text)]
+    store = Store.of({"benign": [made]})
+    batch = Collator(store)(np.arange(2))
+    context, text = len(made[0].rows[0].contexts[0]), len(made[0].rows[0].text)
+    assert batch.ids[0, : context + text].tolist() == [*made[0].rows[0].contexts[0], *made[0].rows[0].text]
+    assert batch.segments[0, : context + text].tolist() == [0] * context + [1] * text
+    assert batch.positions[0, : context + text].tolist() == [*range(context), *range(text)]
     assert batch.segments[1].tolist()[: len(made[1].rows[0].text)] == [1] * len(made[1].rows[0].text)
     assert set(batch.segments[1].tolist()[len(made[1].rows[0].text) :]) == {2}
 
@@ -82,8 +87,9 @@ def test_mixture_keeps_shares_and_repeats_itself(tokenizer: Tokenizer, contexts:
     shares = {"benign": 0.75, "attacks": 0.25}
 
     def drawn(seed: int) -> list[bool]:
-        batches = islice(Mixture(group(made), shares, 512, seed).batches(), 40)
-        return [bool(e.labels[-1]) for batch in batches for e in batch]
+        store = Store.of(group(made))
+        batches = islice(Mixture(store, shares, 512, seed).batches(), 40)
+        return [bool(store.labels[e, -1]) for batch in batches for e in batch]
 
     assert drawn(1) == drawn(1)
     assert drawn(1) != drawn(2)
@@ -98,5 +104,39 @@ def test_pairs_are_drawn_together(tokenizer: Tokenizer, contexts: ContextEncoder
             row = {**record(f"refund number {i}", labels), "pair_id": f"p{i}", "family": "contextual"}
             rows.append((row, examples(row, tokenizer, contexts)))
     random.Random(0).shuffle(rows)
-    for batch in islice(Mixture(group(rows), {"contextual": 1.0}, 256, 1).batches(), 20):
-        assert all(count % 2 == 0 for count in Counter(e.pair for e in batch).values())
+    store = Store.of(group(rows))
+    for batch in islice(Mixture(store, {"contextual": 1.0}, 256, 1).batches(), 20):
+        assert all(count % 2 == 0 for count in Counter(store.pairs[batch].tolist()).values())
+
+
+def test_a_store_keeps_wordings_and_comes_back_as_it_was(
+    tokenizer: Tokenizer, contexts: ContextEncoder, tmp_path: Path
+) -> None:
+    row = record("Where is my parcel?", [], system_prompt="Parcel desk.")
+    made = examples(row, tokenizer, contexts, [{"system_prompt": "Desk for parcels."}])
+    store = Store.of({"benign": [made]}, wordings=3)
+    store.save(tmp_path / "store.npz")
+    store = Store.load(tmp_path / "store.npz")
+    first, second, third = (Collator(store)(np.arange(1), wording=i).ids[0].tolist() for i in range(3))
+    assert first == third != second
+    assert first[: len(made[0].rows[0].contexts[0])] == list(made[0].rows[0].contexts[0])
+
+
+def test_nobody_labels_a_swapped_record(tokenizer: Tokenizer, contexts: ContextEncoder) -> None:
+    rows = [
+        record("refund me", ["fraud"], source="user", system_prompt="A shop."),
+        record("read my mail", [], source="user", system_prompt="A mailbox."),
+    ]
+    made = list(swapped(rows, 20, random.Random(1)))
+    assert {r["context"]["system_prompt"] for r in made if r["text"] == "refund me"} == {"A shop.", "A mailbox."}
+    example = examples(made[0], tokenizer, contexts)[0]
+    assert set(example.labels) == {-1}
+    assert set(example.rows[0].spans) == {-1}
+
+
+def test_reworded_contexts_keep_every_other_field() -> None:
+    row = record("hello", [], source="user", system_prompt="You help. Be brief.", user_role="guest")
+    found = reworded({**row, "id": "x"}, random.Random(3), 12)
+    assert all({**c, "system_prompt": 0} == {**row["context"], "system_prompt": 0} for c in found)
+    assert len({c["system_prompt"] for c in found}) > 6
+    assert row["context"]["system_prompt"] not in {c["system_prompt"] for c in found}
