@@ -122,10 +122,14 @@ def _triple(
         labels = ["prompt_injection", *labels]
     text, start, end = insert(carrier, slot, payload["text"])
     shared: Record = {"split": split, "family": "carriers", "template": names, "group": group, "lang": carrier["lang"]}
-    yield record(text, where, labels, kind="carrier_attack", span=(start, end), **shared)
+    yield record(text, where, labels, kind="carrier_attack", span=(start, end), license=_licence(payload), **shared)
     if twin is not None:
         yield record(insert(carrier, slot, twin["text"])[0], where, [], kind="carrier_twin", **shared)
     yield record(carrier["text"], where, [], kind="carrier_clean", **shared)
+
+
+def _licence(payload: Record) -> str:
+    return str(payload.get("license") or "CC0-1.0")
 
 
 def _quotable(payload: Record) -> bool:
@@ -148,11 +152,14 @@ def quotes(parts: Parts, rng: random.Random) -> Iterator[Record]:
             where = content_context(carrier, parts, rng)
             yield record(
                 insert(carrier, slot, text)[0], where, [], split=parts.split, family="carriers",
-                kind="carrier_quote", template=names, group=names + text,
+                kind="carrier_quote", template=names, group=names + text, license=_licence(payload),
             )  # fmt: skip
     for payload in quotable:
         where = user_context(parts, rng)
-        shared: Record = {"split": parts.split, "family": "carriers", "template": f"payload:{payload['id']}"}
+        shared: Record = {
+            "split": parts.split, "family": "carriers", "template": f"payload:{payload['id']}",
+            "license": _licence(payload),
+        }  # fmt: skip
         for frame in rng.sample(parts.wordings["quote_user"], min(2, len(parts.wordings["quote_user"]))):
             text = frame.replace("{q}", payload["text"])
             yield record(text, where, [], kind="user_quote", group="quote" + payload["id"], **shared)
@@ -200,7 +207,9 @@ def _message_contexts(payload: Record, parts: Parts, rng: random.Random) -> list
     ]
 
 
-def compose(folder: Path | Sequence[Path], *, seed: int, holdout: float) -> Iterator[Record]:
+def compose(
+    folder: Path | Sequence[Path], *, seed: int, holdout: float, payloads: Iterable[Record] = ()
+) -> Iterator[Record]:
     """Compose all records.
 
     Args:
@@ -208,6 +217,7 @@ def compose(folder: Path | Sequence[Path], *, seed: int, holdout: float) -> Iter
             files of the same names with ``written_`` before them. Several folders are searched in turn.
         seed: fixes every choice but the split, which depends on the parts alone.
         holdout: share of each kind of part kept for the held-out split.
+        payloads: further attacks to place in content, in training alone.
 
     Yields:
         Records as the taxonomy has them, with ``family``, ``kind``, ``template`` and ``split``.
@@ -218,6 +228,8 @@ def compose(folder: Path | Sequence[Path], *, seed: int, holdout: float) -> Iter
     seen: set[str] = set()
     taken: set[str] = set()
     for split, parts in load_parts(folders, holdout).items():
+        if split == "train":
+            parts.payloads += payloads
         rng = random.Random(f"{seed}-{split}")  # noqa: S311 (not for security)
         families = (carriers, quotes, messages, asks, role_asks)
         for row in itertools.chain.from_iterable(family(parts, rng) for family in families):

@@ -196,6 +196,7 @@ def record(
     group: str,
     span: tuple[int, int] | None = None,
     lang: str = "en",
+    license: str = "CC0-1.0",
 ) -> Record:
     """A labelled record as the taxonomy has it.
 
@@ -210,6 +211,7 @@ def record(
         group: what the records of a pair have in common.
         span: where the attack stands; None means that it is not known.
         lang: language code.
+        license: of the part that is not ours, if there is one.
     """
     where = json.loads(json.dumps(where))
     key = json.dumps([text, where, sorted(labels), kind], sort_keys=True, ensure_ascii=False)
@@ -222,7 +224,7 @@ def record(
         "spans": spans,
         "pair_id": "cmp-" + hashlib.sha256(group.encode("utf-8", "replace")).hexdigest()[:16],
         "origin": "promptguard-composed",
-        "license": "CC0-1.0",
+        "license": license,
         "lang": lang,
         "family": family,
         "kind": kind,

@@ -118,6 +118,8 @@ def read_jsonl(path: Path) -> Iterator[Record]:
 
 def public_records(folder: Path, rng: random.Random) -> Iterator[Record]:
     """Records of the public sources in ``attacks/`` and ``benign/``, capped and balanced."""
+    # Labels that confident learning (Northcutt et al. 2021) doubted and a reader found wrong.
+    dropped = {row["id"] for row in read_jsonl(OURS / "label_review.jsonl")}
     for kind in ("attacks", "benign"):
         for path in sorted((folder / kind).glob("*.jsonl")):
             if path.stem in LEFT_OUT:
@@ -127,13 +129,26 @@ def public_records(folder: Path, rng: random.Random) -> Iterator[Record]:
             if path.stem in BALANCED:
                 clean = [r for r in rows if not r["labels"]]
                 rows = clean + [r for r in rows if r["labels"]][: int(len(clean) * 1.1)]
-            for row in rows[: CAPS.get(path.stem, 800)]:
+            for row in (r for r in rows[: CAPS.get(path.stem, 800)] if f"{path.stem}/{r['id']}" not in dropped):
                 family = "neighbours" if path.stem in NEIGHBOURS else kind
                 yield _tidy(row, source=path.stem, family=family, split=_public_split(path.stem))
 
 
-def own_records(folder: Path, seed: int) -> Iterator[Record]:
-    """Records this project wrote or composes from its parts."""
+def public_payloads(records: Iterable[Record]) -> Iterator[Record]:
+    """Attacks on instructions that users typed, from training sources, to be placed in content besides."""
+    for record in records:
+        text, where = record["text"], record["context"]
+        if record["split"] == "train" and "prompt_injection" in record["labels"] and "\n" not in text:
+            if 15 <= len(text) <= 260 and where.get("source") in (None, "user") and not where.get("history"):
+                yield {
+                    "id": record["id"], "text": text, "labels": record["labels"], "lang": record["lang"],
+                    "channel_fit": ["document", "web", "email", "tool"], "assumes": None,
+                    "license": record["license"],
+                }  # fmt: skip
+
+
+def own_records(folder: Path, seed: int, payloads: Iterable[Record] = ()) -> Iterator[Record]:
+    """Records this project wrote or composes from its parts, and from further payloads."""
     written: list[Record] = []
     for path in [*sorted((folder / "context").glob("*.jsonl")), *sorted(folder.glob("written_*.jsonl"))]:
         if path.stem in PARTS:
@@ -142,7 +157,8 @@ def own_records(folder: Path, seed: int) -> Iterator[Record]:
         written += [_tidy(row, source=path.stem, family=_family(path.stem), split="") for row in rows]
     yield from _split_by_application(written)
     yield from obfuscated_copies([r for r in written if r["split"] == "train"], random.Random(seed))  # noqa: S311
-    for row in compose([folder / "context", folder / "parts", folder], seed=seed, holdout=0.15):
+    folders = [folder / "context", folder / "parts", folder]
+    for row in compose(folders, seed=seed, holdout=0.15, payloads=payloads):
         held_out = ("calibration", "report")[_hash(row["template"].split("|")[0]) % 2]
         split = "train" if row["split"] == "train" else held_out
         yield _tidy(row, source="composed", family="composed_" + row.get("family", "apps"), split=split)
@@ -263,7 +279,8 @@ def build(public: Path, *, seed: int = 7) -> tuple[list[Record], dict[str, Any]]
         RecordError: a row of a file cannot be read.
     """
     rng = random.Random(seed)  # noqa: S311 (not for security)
-    records = [*public_records(public, rng), *own_records(OURS, seed)]
+    records = list(public_records(public, rng))
+    records += own_records(OURS, seed, public_payloads(records))
     records = _without_conflicts(records)
     records = _without_known_applications(records)
     records, removed = drop_near_duplicates(records)

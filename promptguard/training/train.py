@@ -22,12 +22,12 @@ _AVERAGE_EVERY = 10
 _TEACH_EVERY = 4  # the teacher of the embedding costs a third of a step
 
 SHARES = {
-    "contextual": 0.33,
-    "content": 0.04,
-    "neighbours": 0.13,
-    "attacks": 0.20,
-    "benign": 0.17,
-    "composed_carriers": 0.08,
+    "contextual": 0.36,
+    "content": 0.05,
+    "neighbours": 0.18,
+    "attacks": 0.14,
+    "benign": 0.13,
+    "composed_carriers": 0.09,
     "composed_apps": 0.05,
 }
 """Share of the draws of each family: by what the product is for, not by what there is most of."""
