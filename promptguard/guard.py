@@ -214,7 +214,7 @@ class Guard:
             signals[matched.name] = matched
         decision, reason, intents = verdict
         risky = [name for name in intents if name != "out_of_scope"]
-        found = spans.find(readings, risky, len(item.text)) if risky else ()
+        found = spans.find(readings, risky, item.text) if risky else ()
         item.milliseconds["decide"] = 1000 * (time.perf_counter() - began)
         return Analysis(
             intents=intents,
