@@ -141,11 +141,14 @@ def analyze(
     model: Model = None,
     prior: Annotated[float | None, typer.Option(help="Share of risky traffic to state probabilities at.")] = None,
     as_json: AsJson = False,
+    redact: Annotated[bool, typer.Option("--redact", help="Print the text without the attack, nothing else.")] = False,
     exit_code: Annotated[bool, typer.Option("--exit-code", help=f"Exit with {FLAGGED} if it is flagged.")] = False,
 ) -> None:
     """Analyse a text, or a conversation, in its context."""
     if ctx.args:
         raise InputError("TEXT must be one argument: put it in quotes")
+    if redact and (as_json or messages is not None):
+        raise InputError("--redact prints a text: it goes with neither --json nor --messages")
     situation = _context(context, system_prompt=system_prompt, source=source, user_role=role)
     if messages is not None:
         if text is not None or file is not None:
@@ -158,6 +161,8 @@ def analyze(
         flagged = analysis.flagged
         if as_json:
             _print_json(analysis.to_dict())
+        elif redact:
+            _print_text(guard.redact(prompt, situation)[0])
         else:
             _show(guard, opened, prompt, situation, analysis)
     if exit_code and flagged:
@@ -257,6 +262,15 @@ def _show(guard: Guard, opened: Bundle, text: str, context: Context, analysis: A
 
 def _print_json(value: Mapping[str, Any]) -> None:
     typer.echo(json.dumps(value, indent=2 if sys.stdout.isatty() else None))
+
+
+def _print_text(text: str) -> None:
+    """The text as it is for another program; for a terminal without what would act on it."""
+    if sys.stdout.isatty():
+        from promptguard.terminal import visible
+
+        text = visible(text, keep="\n\t")
+    typer.echo(text, nl=not text.endswith("\n"), color=True)  # else it would drop escape sequences
 
 
 # --- model --------------------------------------------------------------------------------------

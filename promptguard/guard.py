@@ -27,6 +27,9 @@ from promptguard.windows import Window
 _LEAST_VIEW_WINDOWS = 4
 """Windows a de-obfuscated view gets even where the views before it have used up theirs."""
 
+_MOST_REDACTIONS = 3
+"""Taking an attack out can show the rest of it. Measured on flagged content: two were enough for every text."""
+
 _OWN_SIGNALS = frozenset(("classifier", "surface", "similarity", "examples", "exceptions"))
 
 
@@ -214,7 +217,7 @@ class Guard:
             signals[matched.name] = matched
         decision, reason, intents = verdict
         risky = [name for name in intents if name != "out_of_scope"]
-        found = spans.find(readings, risky, len(item.text)) if risky else ()
+        found = spans.find(readings, risky, item.text) if risky else ()
         item.milliseconds["decide"] = 1000 * (time.perf_counter() - began)
         return Analysis(
             intents=intents,
@@ -227,6 +230,7 @@ class Guard:
             coverage=coverage,
             references=references(intents, item.context.source),
             model=loaded.bundle.id,
+            text=item.text,
         )
 
     # --- other ways in --------------------------------------------------------------------------
@@ -234,6 +238,32 @@ class Guard:
     async def aanalyze(self, prompt: str, context: ContextLike = None) -> Analysis:
         """``analyze`` in a thread, so that the event loop is not blocked: same arguments, verdict and errors."""
         return await asyncio.to_thread(self.analyze, prompt, context)
+
+    def redact(
+        self, prompt: str, context: ContextLike = None, *, replacement: str = "[removed]"
+    ) -> tuple[str, Analysis]:
+        """Take the attack out of a flagged text, and again while what is left is flagged, three times at most.
+
+        Args:
+            prompt: as for ``analyze``.
+            context: as for ``analyze``.
+            replacement: what stands for what was taken out.
+
+        Returns:
+            The text that is left, as given if it was not flagged; and the verdict on it, in the same context. That
+            can be flagged: look at it. What is flagged for its context or as unreadable cannot be redacted.
+
+        Raises:
+            InputError: as ``analyze``, or the replacement is not a string.
+            ModelError, BackendError: as ``analyze``.
+        """
+        analysis = self.analyze(prompt, context)
+        for _ in range(_MOST_REDACTIONS):
+            left = analysis.redacted(replacement)
+            if not analysis.flagged or left == analysis.text:
+                break
+            analysis = self.analyze(left, context)
+        return analysis.text, analysis
 
     def analyze_messages(
         self,

@@ -231,6 +231,8 @@ class Analysis:
         coverage: what was read and what was not.
         references: identifiers in OWASP's and MITRE's lists.
         model: name and hash of the bundle.
+        text: the text as given; never shown in a repr, not in ``to_dict``, not compared. Copies and pickles
+            hold it.
     """
 
     intents: tuple[str, ...]
@@ -243,6 +245,7 @@ class Analysis:
     coverage: Coverage
     references: tuple[str, ...]
     model: str
+    text: str = field(repr=False, compare=False)
 
     @property
     def intent(self) -> str:
@@ -253,6 +256,39 @@ class Analysis:
     def flagged(self) -> bool:
         """Whether the decision is anything but *allow*."""
         return self.decision is not Decision.ALLOW
+
+    def redacted(self, replacement: str = "[removed]") -> str:
+        """The text without what the spans mark.
+
+        What is left has not been analysed: ``Guard.redact`` does so. A text that is flagged for something else than
+        a part of it, such as its context or its being unreadable, stays flagged.
+
+        Args:
+            replacement: what stands for each span; once for spans with nothing but space between them.
+
+        Returns:
+            The text as given where there is no span; only the replacement where the spans leave no letter or digit.
+
+        Raises:
+            InputError: the replacement is not a string.
+        """
+        if not isinstance(replacement, str):
+            raise InputError(f"replacement must be a string, not {type(replacement).__name__}")
+        kept: list[str] = []
+        end = 0
+        for span in sorted(self.spans, key=lambda span: span.start):
+            if span.start == span.end:
+                continue
+            between = self.text[end : span.start]
+            if not kept or between.strip():
+                kept.append(between)
+            end = max(end, span.end)
+        if not kept:
+            return self.text
+        kept.append(self.text[end:])
+        if not any(character.isalnum() for part in kept for character in part):
+            return replacement
+        return replacement.join(kept)
 
     def to_dict(self) -> dict[str, Any]:
         """The analysis as fresh, JSON-ready values, under the names of the attributes."""

@@ -27,6 +27,7 @@ def main() -> None:
         "languages": slices(quality, "lang"),
         "lengths": slices(quality, "length"),
         "groups": groups(quality),
+        "spans": spans(quality),
         "ablations": ablation(quality),
         "latency": latency(json.loads((RESULTS / "latency.json").read_text())),
         "circumstances": circumstances(quality),
@@ -137,6 +138,19 @@ def groups(quality: dict[str, Any]) -> str:
     kinds = quality["groups"]["by_kind"] | {f"factor {k}": v for k, v in quality["groups"]["by_factor"].items()}
     body = [[name, str(row["n"]), percent(row["ranked"]), percent(row["right"])] for name, row in kinds.items()]
     return rows_of(["groups", "number", "risky ranked above harmless", "every record right"], body)
+
+
+def spans(quality: dict[str, Any]) -> str:
+    found = quality["spans"]
+    rows = {"all": found["overall"], "content": found.get("content"), "content, flagged": found.get("content_flagged")}
+    names = ("token_precision", "token_recall", "token_f1", "contains_90", "contains_100", "redacted_clean")
+    body = [
+        [name, str(row["n"]), *(percent(row.get(figure)) for figure in names)]
+        for name, row in (rows | found["by_source"]).items()
+        if row
+    ]
+    head = ["", "attacks", "precision", "recall", "F1", "contains 90 %", "contains all", "clean once redacted"]
+    return rows_of(head, body)
 
 
 def ablation(quality: dict[str, Any]) -> str:

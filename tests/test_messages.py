@@ -578,6 +578,7 @@ def analysis(decision: Decision, risk: float, *intents: str) -> Analysis:
         coverage=Coverage(1, 0, 0, 1),
         references=(),
         model="tiny@0",
+        text="",
     )
 
 

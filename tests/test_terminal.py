@@ -34,6 +34,7 @@ def analysis(**given: Any) -> Analysis:
         "coverage": Coverage(10, 0, 0, 1, {"model": 3.0}),
         "references": (),
         "model": "made-up-1",
+        "text": "",
     }
     return Analysis(**made | given)
 

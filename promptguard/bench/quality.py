@@ -37,6 +37,7 @@ def evaluate(
     records: Sequence[Record],
     scored: Sequence[Scored],
     *,
+    redacted: Sequence[Scored | None] | None = None,
     seed: int = 0,
     bootstrap: int = 200,
     prior: float | None = None,
@@ -46,6 +47,7 @@ def evaluate(
     Args:
         records: the labelled records, at least one.
         scored: what was said about each, in the same order.
+        redacted: what ``score_redacted`` said of each without its spans; None leaves that figure out.
         seed: of the bootstrap.
         bootstrap: number of replicates; 0 leaves the intervals out, 1,000 is for figures to publish.
         prior: share of risky traffic at which risk is calibrated, in (0, 1), as the bundle's manifest
@@ -79,7 +81,7 @@ def evaluate(
         "intents": _intents(columns),
         "calibration": calibration(columns.risk, columns.risky, prior=prior),
         "groups": contrasting_groups(records, columns, seed, bootstrap),
-        "spans": span_quality(records, scored),
+        "spans": span_quality(records, scored, columns, resamples, redacted),
         "worst": _worst(by_source),
     }
 

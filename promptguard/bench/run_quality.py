@@ -13,7 +13,7 @@ from promptguard.bench.mistakes import most_confident_errors
 from promptguard.bench.provenance import provenance
 from promptguard.bench.quality import evaluate
 from promptguard.bench.records import limit_per_source, read_records
-from promptguard.bench.scoring import Progress, score
+from promptguard.bench.scoring import Progress, score, score_redacted
 from promptguard.guard import Guard
 
 
@@ -64,8 +64,9 @@ def run_quality(
         records = limit_per_source(records, limit, seed=seed)
     guard = Guard(model, mode=mode)
     scored = score(guard, records, progress=progress)
+    redacted = score_redacted(guard, records, scored, progress=progress)
     stated = guard.prior if prior is None else prior
-    result = evaluate(records, scored, seed=seed, bootstrap=bootstrap, prior=stated)
+    result = evaluate(records, scored, redacted=redacted, seed=seed, bootstrap=bootstrap, prior=stated)
     result["settings"] |= {"mode": mode, "limit_per_source": limit}
     result["provenance"] = circumstances | {"records": dict(Counter(record.source_name for record in records))}
     if with_ablations:

@@ -7,7 +7,7 @@ verdict possible.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from typing import Any, Protocol, TypeAlias
 
 from promptguard.bench.records import Record
@@ -39,6 +39,7 @@ class Scored:
         spans: character offsets in the text, possibly overlapping.
         model: name and hash of the bundle.
         error: name of the exception's class where the analysis failed, else None.
+        redacted: the text without the spans where it was flagged, else None; never shown in a repr.
     """
 
     risk: float
@@ -48,6 +49,7 @@ class Scored:
     spans: tuple[tuple[int, int], ...] = ()
     model: str = ""
     error: str | None = None
+    redacted: str | None = field(default=None, repr=False)
 
     @classmethod
     def failed(cls, error: str) -> Scored:
@@ -86,6 +88,40 @@ def score(guard: Analyzer, records: Sequence[Record], *, progress: Progress | No
     return rows
 
 
+def from_content(record: Record) -> bool:
+    """Whether the text came in by a channel that has no authority to instruct."""
+    return record.context.source not in ("user", None)
+
+
+def score_redacted(
+    guard: Analyzer, records: Sequence[Record], scored: Sequence[Scored], *, progress: Progress | None = None
+) -> list[Scored | None]:
+    """Analyse again, in the same context, what is left of flagged content without its spans.
+
+    Args:
+        guard: the one that ``score`` asked.
+        records: the records it was asked about.
+        scored: what ``score`` returned.
+        progress: called after each batch.
+
+    Returns:
+        One row a record, in order: None unless it was flagged, came in by a content channel and somebody
+        marked an attack in it.
+
+    Raises:
+        ModelError, MissingExtraError: as ``score``.
+    """
+    rows: list[Scored | None] = [None] * len(records)
+    left = {
+        i: replace(record, text=row.redacted)
+        for i, (record, row) in enumerate(zip(records, scored, strict=True))
+        if row.redacted is not None and record.spans and from_content(record)
+    }
+    for i, row in zip(left, score(guard, list(left.values()), progress=progress), strict=True):
+        rows[i] = row
+    return rows
+
+
 def _ask(guard: Analyzer, pairs: Sequence[tuple[str, Context]]) -> list[Scored]:
     analyses = list(guard.analyze_many(pairs))
     if len(analyses) != len(pairs):
@@ -107,11 +143,13 @@ def _row(analysis: Any) -> Scored:
     risk = float(analysis.risk)
     if not all(0.0 <= value <= 1.0 for value in (risk, *probabilities.values())):
         raise ValueError("a probability outside [0, 1]")
+    decision = str(analysis.decision)
     return Scored(
         risk=risk,
         probabilities=probabilities,
-        decision=str(analysis.decision),
+        decision=decision,
         intents=tuple(str(name) for name in analysis.intents),
         spans=tuple((int(span.start), int(span.end)) for span in analysis.spans),
         model=str(analysis.model),
+        redacted=None if decision == "allow" else str(analysis.redacted()),
     )

@@ -84,10 +84,12 @@ def _group_table(groups: Mapping[str, Any]) -> str:
 def _span_table(spans: Mapping[str, Any]) -> str:
     if not spans["overall"]["n"]:
         return ""
-    head = ["spans (characters)", "n", "precision", "recall", "F1", "mean F1", "overlaps", "contains 90 %"]
+    head = ["spans (tokens)", "n", "precision", "recall", "F1", "overlaps", "contains 90 %", "contains 100 %"]
+    head.append("redacted is clean")
+    rows = {"all": spans["overall"], "content": spans["content"], "content, flagged": spans["content_flagged"]}
     body = [
-        [key, str(part["n"]), *(_percent(part[figure]) for figure in SPAN_FIGURES)]
-        for key, part in ({"all": spans["overall"]} | spans["by_source"]).items()
+        [key, str(part["n"]), *(_share(part[figure]) for figure in SPAN_FIGURES)]
+        for key, part in (rows | spans["by_source"]).items()
     ]
     clean = spans["clean"]
     note = f"Clean texts with marks: {clean['n']}, with a predicted span {_percent(clean['with_a_span'])}"

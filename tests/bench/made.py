@@ -62,6 +62,7 @@ class FakeGuard:
                 decision="block" if value >= 0.5 else "allow",
                 intents=("prompt_injection",) if value >= 0.5 else (),
                 spans=(SimpleNamespace(start=1, end=3),),
+                redacted=lambda text=text: text[:1] + text[3:],
                 model="fake@1",
             )
 

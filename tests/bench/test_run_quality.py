@@ -19,6 +19,7 @@ def test_the_script_writes_figures_with_their_circumstances(
         {"id": str(i), "text": "attack" if i % 2 else "greeting", "labels": ["prompt_injection"] if i % 2 else []}
         for i in range(8)
     ]
+    rows[1] |= {"spans": [[0, 6]], "context": {"source": "web"}}
     rows.append({"id": "miss", "text": "greeting", "labels": ["fraud"], "context": {"user_role": "clerk"}})
     guard = FakeGuard(lambda text, context: 0.9 if text == "attack" else 0.1)
     asked: list[Any] = []
@@ -41,6 +42,8 @@ def test_the_script_writes_figures_with_their_circumstances(
     assert (result["overall"]["n"], result["settings"]["prior"], result["settings"]["mode"]) == (9, 0.05, "strict")
     assert result["provenance"]["records"] == {"set": 9}
     assert str(tmp_path) not in out.read_text()
+    clean = result["spans"]["content_flagged"]["redacted_clean"]
+    assert (clean["k"], clean["n"]) == (1, 1)  # without its characters it is no attack any more
     assert result["ablations"]["withheld"]["user_role"]["changed"]["n"] == 1
     assert [json.loads(line)["id"] for line in errors.read_text().splitlines()] == ["miss"]
     shown = capsys.readouterr()

@@ -43,7 +43,8 @@ def test_the_table_holds_every_part() -> None:
     result["ablations"] = ablations(guard, records, full)
     text = table(result)
     for part in ("fake@1", "pooled benign", "| overall", "| channel", "| out_of_scope", "ECE", "Brier",
-                 "factor: user_role", "contains 90 %", "user_role withheld", "all swapped"):  # fmt: skip
+                 "factor: user_role", "contains 90 %", "redacted is clean", "content, flagged",
+                 "user_role withheld", "all swapped"):  # fmt: skip
         assert part in text
     assert text.endswith("\n")
     assert json.loads(json.dumps(result, allow_nan=False)) == result

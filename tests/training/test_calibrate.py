@@ -34,6 +34,7 @@ def analysis(logit: float) -> Analysis:
         coverage=Coverage(0, 0, 0, 1),
         references=(),
         model="test",
+        text="",
     )
 
 
