@@ -39,6 +39,7 @@ class Scored:
         spans: character offsets in the text, possibly overlapping.
         model: name and hash of the bundle.
         error: name of the exception's class where the analysis failed, else None.
+        windows: how many windows of the text were read; 0 where that is not known.
     """
 
     risk: float
@@ -48,6 +49,7 @@ class Scored:
     spans: tuple[tuple[int, int], ...] = ()
     model: str = ""
     error: str | None = None
+    windows: int = 0
 
     @classmethod
     def failed(cls, error: str) -> Scored:
@@ -114,4 +116,5 @@ def _row(analysis: Any) -> Scored:
         intents=tuple(str(name) for name in analysis.intents),
         spans=tuple((int(span.start), int(span.end)) for span in analysis.spans),
         model=str(analysis.model),
+        windows=int(analysis.coverage.windows),
     )

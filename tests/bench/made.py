@@ -63,6 +63,7 @@ class FakeGuard:
                 intents=("prompt_injection",) if value >= 0.5 else (),
                 spans=(SimpleNamespace(start=1, end=3),),
                 model="fake@1",
+                coverage=SimpleNamespace(windows=1 + len(text) // 1000),
             )
 
 

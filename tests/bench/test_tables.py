@@ -38,12 +38,15 @@ def test_the_table_holds_every_part() -> None:
     records = [*contextual(), record(ATTACK, spans=((0, 4, None),)), record(spans=())]
     guard = FakeGuard(lambda text, context: 0.9 if context.user_role == "visitor" else 0.2)
     full = score(guard, records)
-    result = evaluate(records, full, prior=0.05)
+    records += [record(ATTACK, source_name="strangers", family="attacks") for _ in range(20)]
+    full += score(guard, records[len(full) :])
+    result = evaluate(records, full, prior=0.05, thresholds={"strict": 0.5})
     assert "withheld" not in table(result)
     result["ablations"] = ablations(guard, records, full)
     text = table(result)
     for part in ("fake@1", "pooled benign", "| overall", "| channel", "| out_of_scope", "ECE", "Brier",
-                 "factor: user_role", "contains 90 %", "user_role withheld", "all swapped"):  # fmt: skip
+                 "factor: user_role", "| worst of 1: strangers", "above strict", "largest ratio of a kind",
+                 "| records ", "contains 90 %", "user_role withheld", "all swapped"):  # fmt: skip
         assert part in text
     assert text.endswith("\n")
     assert json.loads(json.dumps(result, allow_nan=False)) == result
