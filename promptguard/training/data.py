@@ -47,6 +47,11 @@ takes "how can I" for the mark of a harmful ask."""
 LEFT_OUT = frozenset({"sms_scam"})
 """Labels scams on people, which the taxonomy calls benign content."""
 
+PARTS = frozenset(
+    "apps written_payloads written_carriers written_benign_twins written_asides written_rewordings".split()
+)
+"""Files of ours that hold no records but what records are made of."""
+
 CAPS = {
     # The taxonomy's own traps: one template or one ask many times over.
     "multijail": 900,
@@ -131,7 +136,7 @@ def own_records(folder: Path, seed: int) -> Iterator[Record]:
     """Records this project wrote or composes from its parts."""
     written: list[Record] = []
     for path in [*sorted((folder / "context").glob("*.jsonl")), *sorted(folder.glob("written_*.jsonl"))]:
-        if path.stem in ("apps", "written_payloads", "written_carriers", "written_benign_twins"):
+        if path.stem in PARTS:
             continue
         rows = list(dialogue_records(path)) if "dialogues" in path.stem else list(read_jsonl(path))
         written += [_tidy(row, source=path.stem, family=_family(path.stem), split="") for row in rows]
