@@ -148,10 +148,10 @@ def wordings(
         progress: called after each batch.
 
     Returns:
-        ``records`` and ``prompts`` (how many); ``each`` change, ``kinds`` of changes and ``all`` with ``n``,
-        ``prompts``, ``changed`` (share of other decisions), ``flips`` (share that went from *allow* to *review* or
-        *block* or back), ``to_flagged``, ``to_allowed`` (how many), ``mean_risk_moved``. A failed analysis is
-        another decision, unless it failed before, too.
+        How many ``records``, of them ``flagged`` as they are, and ``prompts``; ``each`` change, ``kinds`` of changes
+        and ``all`` with ``n``, ``prompts``, ``changed`` (share of other decisions), ``flips`` (share that went from
+        *allow* to *review* or *block* or back), ``to_flagged``, ``to_allowed`` (how many), ``mean_risk_moved``. A
+        failed analysis is another decision, unless it failed before, too.
     """
     chosen = [record for record in records if changes(record, asides, {}, seed)]
     made = [(i, name, other) for i, r in enumerate(chosen) for name, other in changes(r, asides, rewordings, seed)]
@@ -164,6 +164,7 @@ def wordings(
 
     return {
         "records": len(chosen),
+        "flagged": sum(row.decision != "allow" for row in before),
         "prompts": len({record.context.system_prompt for record in chosen}),
         "each": {name: figures([name]) for names in KINDS.values() for name in names},
         "kinds": {kind: figures(names) for kind, names in KINDS.items()},

@@ -70,7 +70,7 @@ def test_moved_decisions_are_counted_by_hand() -> None:
     guard = FakeGuard(lambda text, c: 0.9 if "cat" in c.system_prompt and c.system_prompt[-2:] == "A." else 0.1)
     records = [prompted("A."), prompted("A."), prompted("B."), prompted(None)]
     found = wordings(guard, records, ASIDES, {"B.": ["C.", "D."]}, bootstrap=100)
-    assert (found["records"], found["prompts"]) == (3, 2)
+    assert (found["records"], found["flagged"], found["prompts"]) == (3, 0, 2)
     before = found["each"]["paragraph before"]
     assert (before["n"], before["prompts"], before["changed"]["value"]) == (3, 2, pytest.approx(2 / 3))
     assert before["flips"]["value"] == before["changed"]["value"]
