@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 import re
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +29,11 @@ def main() -> None:
         "lengths": slices(quality, "length"),
         "groups": groups(quality),
         "spans": spans(quality),
+        "pooled": pooled(quality),
+        "transfer": once_measured(transfer, quality, "transfer"),
+        "modes": once_measured(modes, quality, "modes"),
+        "windows": once_measured(windows, quality, "windows"),
+        "wording": wording(json.loads((RESULTS / "wording.json").read_text())),
         "ablations": ablation(quality),
         "latency": latency(json.loads((RESULTS / "latency.json").read_text())),
         "circumstances": circumstances(quality),
@@ -124,14 +130,15 @@ def intents(quality: dict[str, Any]) -> str:
             name,
             str(row["n"]),
             decimal(row["auroc"]),
+            decimal(row["average_precision"]),
             percent(row["precision"]),
             percent(row["recall"]),
             percent(row["f1"]),
         ]
         for name, row in each.items()
     ]
-    body.append(["macro over ten", "", "", "", "", percent(quality["intents"]["macro_f1"])])
-    return rows_of(["intent", "records", "AUROC", "precision", "recall", "F1"], body)
+    body.append(["macro over ten", "", "", "", "", "", percent(quality["intents"]["macro_f1"])])
+    return rows_of(["intent", "records", "AUROC", "average precision", "precision", "recall", "F1"], body)
 
 
 def groups(quality: dict[str, Any]) -> str:
@@ -151,6 +158,91 @@ def spans(quality: dict[str, Any]) -> str:
     ]
     head = ["", "attacks", "precision", "recall", "F1", "contains 90 %", "contains all", "clean once redacted"]
     return rows_of(head, body)
+
+
+def once_measured(table: Callable[[Any], str], quality: dict[str, Any], part: str) -> str:
+    """A table of a part of the results that an older results file may lack."""
+    return table(quality[part]) if part in quality else "Not in the results file yet.\n"
+
+
+def pooled(quality: dict[str, Any]) -> str:
+    overall, pairs = quality["overall"], quality["groups"]["overall"]
+    body = [["AUROC", decimal(overall["auroc"])], ["average precision", decimal(overall["average_precision"])]]
+    body += [
+        [f"recall at {100 * float(rate):g} % false positives", percent(found)]
+        for rate, found in overall["recall_at_fpr"].items()
+    ]
+    prior = quality["settings"]["prior"]
+    body.append([f"expected calibration error at {100 * prior:g} % risky", decimal(quality["calibration"]["ece"])])
+    body.append(["groups, every record right", percent(pairs["right"])])
+    return rows_of(["all records", ""], body)
+
+
+def transfer(found: dict[str, Any]) -> str:
+    body = [[name, row["family"], str(row["n"]), percent(row)] for name, row in found["by_source"].items()]
+    for family, row in found["summary"].items():
+        if row["sources"]:
+            body.append([f"mean of {row['sources']} sources", family, "", percent(row["mean"])])
+            body.append([f"worst of them, {row['worst']['source']}", family, "", percent(row["worst"])])
+    head = ["source of attack", "family", "risky", f"recall at 1 % of {found['benign']:,} ordinary benign records"]
+    return rows_of(head, body)
+
+
+def modes(found: dict[str, Any], least: int = 100) -> str:
+    """Kinds of traffic, and sources of at least ``least`` ordinary benign records: of fewer, 1 % is not one."""
+    some = next(iter(found.values()))
+    body = [["the mix that defines the modes", "", *(percent(part["traffic"]) for part in found.values())]]
+    for by in ("by_kind", "by_source"):
+        for name, row in some[by].items():
+            if by == "by_kind" or row["n"] >= least:
+                cells = (percent(part[by][name]) for part in found.values())
+                body.append([name if by == "by_kind" else f"`{name}`", str(row["n"]), *cells])
+    largest = (f"{part['largest']['ratio']:.1f} ({part['largest']['kind']})" for part in found.values())
+    body.append(["largest ratio of a kind to the nominal rate", "", *largest])
+    head = [f"{mode}: nominal {percent(part['nominal'])}" for mode, part in found.items()]
+    return rows_of(["ordinary benign records", "number", *head], body)
+
+
+def windows(found: dict[str, Any]) -> str:
+    body = []
+    for texts, rows in found.items():
+        for name, row in rows.items():
+            rates = (percent(row["at_modes"][mode]) for mode in ("balanced", "strict"))
+            alarms = percent(row["false_alarm_rate"])
+            body.append([texts, name, str(row["n"]), alarms, *rates, decimal(row["mean_risk"])])
+    head = [
+        "ordinary benign texts",
+        "windows",
+        "number",
+        "false alarms",
+        "risk at *balanced*",
+        "at *strict*",
+        "mean risk",
+    ]
+    return rows_of(head, body)
+
+
+def wording(result: dict[str, Any]) -> str:
+    rows = {**result["each"], **{f"**{name}**": row for name, row in result["kinds"].items()}, "**all**": result["all"]}
+    body = [
+        [
+            name,
+            str(row["n"]),
+            str(row["prompts"]),
+            percent(row["changed"]),
+            percent(row["flips"]),
+            f"{row['to_flagged']} / {row['to_allowed']}",
+        ]
+        for name, row in rows.items()
+    ]
+    head = ["change of the system prompt", "records", "prompts", "decision changed", "*allow* to flagged or back"]
+    facts = result["provenance"]
+    return (
+        rows_of([*head, "to flagged / to *allow*"], body)
+        + f"\n{facts['date'][:10]}, {facts['machine']['cpu']} ({facts['machine']['cores']} cores), "
+        f"bundle {result['settings']['model']}, mode {result['settings']['mode']}, {result['records']:,} records, "
+        f"{result['flagged']:,} of them flagged as they are; `python {facts['command']}`\n"
+    )
 
 
 def ablation(quality: dict[str, Any]) -> str:

@@ -32,14 +32,15 @@ class Resamples:
             drawn = np.bincount(generator.integers(0, clusters, clusters), minlength=clusters)
             self.weights[replicate] = drawn[columns.cluster]
         benign = np.flatnonzero(~columns.risky)
-        ranks = columns.rank[benign]
-        once = np.ones((1, len(benign)), dtype=np.uint8)
         self.thresholds: dict[float, float | None] = {}
         self.replicates: dict[float, Floats] = {}
         for rate in FALSE_POSITIVE_RATES:
-            point = thresholds_at(ranks, once, rate)[0]
-            self.thresholds[rate] = None if np.isnan(point) else float(point)
-            self.replicates[rate] = thresholds_at(ranks, self.weights[:, benign], rate)
+            self.thresholds[rate], self.replicates[rate] = self.threshold(columns.rank[benign], benign, rate)
+
+    def threshold(self, ranks: Floats, benign: Integers, rate: float) -> tuple[float | None, Floats]:
+        """The value above which at most ``rate`` of the records ``benign`` lie, and that in each replicate."""
+        point = thresholds_at(ranks, np.ones((1, len(benign)), dtype=np.uint8), rate)[0]
+        return None if np.isnan(point) else float(point), thresholds_at(ranks, self.weights[:, benign], rate)
 
     def rate(self, hit: Bools, among: Integers, cluster: Integers) -> dict[str, Any]:
         """The share of the records ``among`` that are hits, with its interval."""
@@ -88,6 +89,12 @@ def proportion(k: int, n: int, replicates: Floats, clusters: int) -> dict[str, A
     if low is not None and k in (0, n):
         low, high = _wilson(k // n, clusters)
     return {"value": k / n, "low": low, "high": high, "k": k, "n": n}
+
+
+def figure(value: float | None, replicates: Floats) -> dict[str, Any]:
+    """A number with its interval; no interval where there is no number."""
+    low, high = (None, None) if value is None else percentiles(replicates)
+    return {"value": value, "low": low, "high": high}
 
 
 def percentiles(replicates: Floats) -> tuple[float | None, float | None]:

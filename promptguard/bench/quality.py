@@ -19,10 +19,18 @@ from typing import Any
 import numpy as np
 
 from promptguard.bench.calibration_error import calibration
-from promptguard.bench.columns import Columns, Integers, columns_of
+from promptguard.bench.columns import Bools, Columns, Floats, Integers, columns_of
 from promptguard.bench.groups import contrasting_groups
-from promptguard.bench.intervals import Resamples, percentiles
-from promptguard.bench.ranking import auroc, auroc_replicates, average_precision, recall_above
+from promptguard.bench.intervals import Resamples, figure
+from promptguard.bench.lengths import by_windows
+from promptguard.bench.ordinary import at_modes, transfer
+from promptguard.bench.ranking import (
+    auroc,
+    auroc_replicates,
+    average_precision,
+    average_precision_replicates,
+    recall_above,
+)
 from promptguard.bench.records import Record
 from promptguard.bench.scoring import Scored
 from promptguard.bench.span_quality import span_quality
@@ -41,6 +49,7 @@ def evaluate(
     seed: int = 0,
     bootstrap: int = 200,
     prior: float | None = None,
+    thresholds: Mapping[str, float] | None = None,
 ) -> dict[str, Any]:
     """Compute every figure of the benchmark.
 
@@ -52,10 +61,12 @@ def evaluate(
         bootstrap: number of replicates; 0 leaves the intervals out, 1,000 is for figures to publish.
         prior: share of risky traffic at which risk is calibrated, in (0, 1), as the bundle's manifest
             states it; None takes the set as it is.
+        thresholds: the risk from which each mode flags, as ``scored`` states risks; None leaves ``modes`` empty.
 
     Returns:
         JSON-ready figures: ``settings``, ``overall``, ``by`` (source, lang, length, channel, intent),
-        ``intents``, ``calibration``, ``groups``, ``spans``, ``worst``. What cannot be computed is None.
+        ``intents``, ``calibration``, ``groups``, ``transfer``, ``modes``, ``windows``, ``spans``, ``worst``. What
+        cannot be computed is None.
 
     Raises:
         InputError: no records, not one row a record, or a prior outside (0, 1).
@@ -78,9 +89,12 @@ def evaluate(
             "channel": _by(columns, resamples, [record.context.source or "unknown" for record in records]),
             "intent": _by_intent(columns, resamples),
         },
-        "intents": _intents(columns),
-        "calibration": calibration(columns.risk, columns.risky, prior=prior),
+        "intents": _intents(columns, resamples),
+        "calibration": calibration(columns.risk, columns.risky, prior=prior, replicates=resamples.weights),
         "groups": contrasting_groups(records, columns, seed, bootstrap),
+        "transfer": transfer(records, columns, resamples),
+        "modes": at_modes(records, columns, resamples, thresholds or {}),
+        "windows": {"records": by_windows(records, columns, resamples, scored, thresholds or {})},
         "spans": span_quality(records, scored, columns, resamples, redacted),
         "worst": _worst(by_source),
     }
@@ -107,22 +121,27 @@ def _slice(columns: Columns, index: Integers, resamples: Resamples) -> dict[str,
     positive, benign = index[risky], index[~risky]
     recalls: dict[str, Any] = {}
     for rate, threshold in resamples.thresholds.items():
-        recalls[str(rate)] = recall_above(columns, positive, resamples, rate, threshold)
-    replicates = auroc_replicates(columns.rank[index], risky, resamples.weights[:, index])
-    low, high = percentiles(replicates)
-    area = auroc(risky, columns.rank[index])
+        recalls[str(rate)] = recall_above(columns, positive, resamples, threshold, resamples.replicates[rate])
     return {
         "n": len(index),
         "risky": len(positive),
         "benign": len(benign),
         "errors": int(columns.error[index].sum()),
         "prevalence": len(positive) / len(index),
-        "auroc": {"value": area, "low": None if area is None else low, "high": None if area is None else high},
-        "average_precision": average_precision(risky, columns.rank[index]),
+        **_ranking(risky, columns.rank[index], index, resamples),
         "recall_at_fpr": recalls,
         "false_alarm_rate": resamples.rate(columns.flagged, benign, columns.cluster),
         "recall": resamples.rate(columns.flagged, positive, columns.cluster),
         "exact_labels": resamples.rate(columns.exact, index, columns.cluster),
+    }
+
+
+def _ranking(gold: Bools, rank: Floats, index: Integers, resamples: Resamples) -> dict[str, Any]:
+    """AUROC and average precision, with intervals, of the records of ``index``."""
+    weights = resamples.weights[:, index]
+    return {
+        "auroc": figure(auroc(gold, rank), auroc_replicates(rank, gold, weights)),
+        "average_precision": figure(average_precision(gold, rank), average_precision_replicates(rank, gold, weights)),
     }
 
 
@@ -151,16 +170,16 @@ def _length(text: str) -> str:
     return next((name for name, beyond in LENGTHS if len(text) < beyond), "4096+")
 
 
-def _intents(columns: Columns) -> dict[str, Any]:
+def _intents(columns: Columns, resamples: Resamples) -> dict[str, Any]:
     """Each intent against all records without it, and the sets of labels."""
+    everything = np.arange(len(columns.risky))
     each: dict[str, Any] = {}
     for column, name in enumerate(INTENTS):
         gold, predicted = columns.gold[:, column], columns.predicted[:, column]
         hits, n, found = int((gold & predicted).sum()), int(gold.sum()), int(predicted.sum())
         each[name] = {
             "n": n,
-            "auroc": auroc(gold, columns.probability[:, column]),
-            "average_precision": average_precision(gold, columns.probability[:, column]),
+            **_ranking(gold, columns.probability[:, column], everything, resamples),
             "precision": hits / found if found else None,
             "recall": hits / n if n else None,
             "f1": 2 * hits / (n + found) if n else None,

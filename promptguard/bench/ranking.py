@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
@@ -29,8 +30,28 @@ def average_precision(risky: Bools, rank: Floats) -> float | None:
 def auroc_replicates(rank: Floats, risky: Bools, weights: Counts) -> Floats:
     """AUROC under each row of weights (the Mann-Whitney statistic over tied groups): of shape (replicates,)."""
     found = np.full(len(weights), np.nan)
+    for rows, positive, negative in _tied(rank, risky, weights):
+        below = np.cumsum(negative, axis=1) - negative / 2
+        couples = positive.sum(axis=1) * negative.sum(axis=1)
+        found[rows] = divide(np.einsum("ij,ij->i", positive, below), couples)
+    return found
+
+
+def average_precision_replicates(rank: Floats, risky: Bools, weights: Counts) -> Floats:
+    """Average precision under each row of weights: of shape (replicates,)."""
+    found = np.full(len(weights), np.nan)
+    for rows, positive, negative in _tied(-rank, risky, weights):
+        hits = np.cumsum(positive, axis=1)
+        total = hits + np.cumsum(negative, axis=1)
+        precision = np.divide(hits, total, out=np.zeros_like(hits), where=total > 0)
+        found[rows] = divide(np.einsum("ij,ij->i", positive, precision), hits[:, -1])
+    return found
+
+
+def _tied(rank: Floats, risky: Bools, weights: Counts) -> Iterator[tuple[slice, Floats, Floats]]:
+    """Some rows of weights at a time: which, and the weight of risky and of benign at each distinct rank, rising."""
     if not risky.any() or risky.all():
-        return found
+        return
     order = np.argsort(rank, kind="stable")
     starts = np.flatnonzero(np.r_[True, np.diff(rank[order]) > 0])
     sign = risky[order]
@@ -39,27 +60,28 @@ def auroc_replicates(rank: Floats, risky: Bools, weights: Counts) -> Floats:
         rows = weights[start : start + step][:, order]
         positive = np.add.reduceat(rows * sign, starts, axis=1, dtype=np.int64).astype(np.float64)
         negative = np.add.reduceat(rows * ~sign, starts, axis=1, dtype=np.int64).astype(np.float64)
-        below = np.cumsum(negative, axis=1) - negative / 2
-        couples = positive.sum(axis=1) * negative.sum(axis=1)
-        found[start : start + step] = divide(np.einsum("ij,ij->i", positive, below), couples)
-    return found
+        yield slice(start, start + step), positive, negative
 
 
 def recall_above(
-    columns: Columns, positive: Integers, resamples: Resamples, rate: float, threshold: float | None
+    columns: Columns, positive: Integers, resamples: Resamples, threshold: float | None, replicates: Floats
 ) -> dict[str, Any]:
-    """Share of the risky records ``positive`` above the pooled threshold of a false-positive rate."""
+    """Share of the risky records ``positive`` above a threshold, which has a value of its own in each replicate."""
     n = len(positive)
     if threshold is None or not n:
         return {"value": None, "low": None, "high": None, "k": 0, "n": n}
-    ranks = columns.rank[positive]
-    weights, per_replicate = resamples.weights[:, positive], resamples.replicates[rate]
+    shares = recall_replicates(columns.rank[positive], resamples.weights[:, positive], replicates)
+    clusters = len(np.unique(columns.cluster[positive]))
+    return proportion(int((columns.rank[positive] > threshold).sum()), n, shares, clusters)
+
+
+def recall_replicates(ranks: Floats, weights: Counts, thresholds: Floats) -> Floats:
+    """Share of ``ranks`` above each row's threshold under its weights: of shape (replicates,)."""
     shares = np.empty(len(weights))
-    step = max(1, CELLS // n)
+    step = max(1, CELLS // len(ranks))
     for start in range(0, len(weights), step):
         rows = slice(start, start + step)
-        above = ranks > per_replicate[rows, None]
+        above = ranks > thresholds[rows, None]
         shares[rows] = divide((weights[rows] * above).sum(axis=1, dtype=np.int64), weights[rows].sum(axis=1))
-    shares[np.isnan(per_replicate)] = np.nan
-    clusters = len(np.unique(columns.cluster[positive]))
-    return proportion(int((ranks > threshold).sum()), n, shares, clusters)
+    shares[np.isnan(thresholds)] = np.nan
+    return shares

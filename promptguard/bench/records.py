@@ -40,6 +40,7 @@ class Record:
         lang: language code, or None.
         factor: the context field in which a contrasting group differs, or None.
         origin: where the text came from, or None.
+        family: what the training data call the kind of its source, or None; see ``ordinary.kinds``.
     """
 
     id: str
@@ -52,6 +53,7 @@ class Record:
     lang: str | None = None
     factor: str | None = None
     origin: str | None = None
+    family: str | None = None
 
     @property
     def risky(self) -> bool:
@@ -184,6 +186,7 @@ class _Row:
             lang=self._optional("lang"),
             factor=self._optional("factor"),
             origin=self._optional("origin"),
+            family=self._optional("family"),
         )
 
     def _string(self, name: str) -> str:

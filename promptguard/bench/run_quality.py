@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from promptguard.bench.ablation import ablations
+from promptguard.bench.lengths import joined_figures
 from promptguard.bench.mistakes import most_confident_errors
 from promptguard.bench.provenance import provenance
 from promptguard.bench.quality import evaluate
@@ -51,7 +52,8 @@ def run_quality(
         progress: called after each batch.
 
     Returns:
-        What ``evaluate`` returns, with ``provenance``, and ``ablations`` if asked for.
+        What ``evaluate`` returns, with ``provenance``; further ``windows``, of long texts joined from benign content
+        (of all records, not only those within the limit); and ``ablations`` if asked for.
 
     Raises:
         InputError: an unusable argument or path.
@@ -59,14 +61,20 @@ def run_quality(
         ModelError: the bundle cannot be used.
     """
     circumstances = provenance(command)  # before the hours of work, in which a checkout may change
-    records = read_records(paths)
+    records = everything = read_records(paths)
     if limit is not None:
         records = limit_per_source(records, limit, seed=seed)
     guard = Guard(model, mode=mode)
     scored = score(guard, records, progress=progress)
     redacted = score_redacted(guard, records, scored, progress=progress)
     stated = guard.prior if prior is None else prior
-    result = evaluate(records, scored, redacted=redacted, seed=seed, bootstrap=bootstrap, prior=stated)
+    thresholds = guard.thresholds.risk
+    result = evaluate(
+        records, scored, redacted=redacted, seed=seed, bootstrap=bootstrap, prior=stated, thresholds=thresholds
+    )
+    result["windows"] |= joined_figures(
+        guard, everything, thresholds, seed=seed, bootstrap=bootstrap, progress=progress
+    )
     result["settings"] |= {"mode": mode, "limit_per_source": limit}
     result["provenance"] = circumstances | {"records": dict(Counter(record.source_name for record in records))}
     if with_ablations:

@@ -40,6 +40,7 @@ class Scored:
         model: name and hash of the bundle.
         error: name of the exception's class where the analysis failed, else None.
         redacted: the text without the spans where it was flagged, else None; never shown in a repr.
+        windows: how many windows of the text were read; 0 where that is not known.
     """
 
     risk: float
@@ -50,6 +51,7 @@ class Scored:
     model: str = ""
     error: str | None = None
     redacted: str | None = field(default=None, repr=False)
+    windows: int = 0
 
     @classmethod
     def failed(cls, error: str) -> Scored:
@@ -152,4 +154,5 @@ def _row(analysis: Any) -> Scored:
         spans=tuple((int(span.start), int(span.end)) for span in analysis.spans),
         model=str(analysis.model),
         redacted=None if decision == "allow" else str(analysis.redacted()),
+        windows=int(analysis.coverage.windows),
     )

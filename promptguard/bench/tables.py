@@ -26,7 +26,8 @@ def table(result: Mapping[str, Any]) -> str:
     ]
     parts += [_slice_table(rows, name) for name, rows in result["by"].items()]
     parts += [_intent_table(result["intents"]), _calibration_table(result["calibration"])]
-    parts += [_group_table(result["groups"]), _span_table(result["spans"])]
+    parts += [_group_table(result["groups"]), _transfer_table(result["transfer"]), _mode_table(result["modes"])]
+    parts += [_window_table(result["windows"]), _span_table(result["spans"])]
     if "ablations" in result:
         parts.append(_ablation_table(result["ablations"]))
     return "\n\n".join(part for part in parts if part) + "\n"
@@ -38,8 +39,8 @@ def _slice_table(rows: Mapping[str, Any], name: str) -> str:
     body = []
     for key, part in rows.items():
         cells = [key, str(part["n"]), str(part["risky"]), str(part["errors"])]
-        cells += [_number(part["auroc"]), _decimal(part["average_precision"])]
-        cells += [_percent(part["recall_at_fpr"][str(rate)]["value"]) for rate in FALSE_POSITIVE_RATES]
+        cells += [_number(part["auroc"]), _number(part["average_precision"])]
+        cells += [_share(part["recall_at_fpr"][str(rate)]) for rate in FALSE_POSITIVE_RATES]
         cells += [_share(part["recall"]), _share(part["false_alarm_rate"]), _percent(part["exact_labels"]["value"])]
         body.append(cells)
     return _markdown(head, body)
@@ -48,7 +49,7 @@ def _slice_table(rows: Mapping[str, Any], name: str) -> str:
 def _intent_table(intents: Mapping[str, Any]) -> str:
     head = ["intent", "n", "AUROC", "AP", "precision", "recall", "F1"]
     body = [
-        [name, str(part["n"]), _decimal(part["auroc"]), _decimal(part["average_precision"])]
+        [name, str(part["n"]), _number(part["auroc"]), _number(part["average_precision"])]
         + [_percent(part[figure]) for figure in ("precision", "recall", "f1")]
         for name, part in intents["each"].items()
     ]
@@ -57,7 +58,7 @@ def _intent_table(intents: Mapping[str, Any]) -> str:
 
 
 def _calibration_table(figures: Mapping[str, Any]) -> str:
-    line = f"Calibration at prior {figures['prior']}: ECE {_decimal(figures['ece'])}, worst bin "
+    line = f"Calibration at prior {figures['prior']}: ECE {_number(figures['ece'])}, worst bin "
     line += f"{_decimal(figures['mce'])}, Brier {_decimal(figures['brier'])}, effective n {figures['effective_n']:.0f}"
     body = [
         [str(row["n"]), _decimal(row["mass"]), _decimal(row["mean_risk"]), _decimal(row["risky_share"])]
@@ -79,6 +80,51 @@ def _group_table(groups: Mapping[str, Any]) -> str:
         for key, part in rows.items()
     ]
     return _markdown(head, body)
+
+
+def _transfer_table(figures: Mapping[str, Any]) -> str:
+    if not figures["by_source"]:
+        return ""
+    head = [f"transfer: recall at 1 % of {figures['benign']} ordinary benign records", "family", "risky", "recall"]
+    body = [[name, row["family"], str(row["n"]), _share(row)] for name, row in figures["by_source"].items()]
+    for family, part in figures["summary"].items():
+        body.append([f"mean of {part['sources']}", family, "", _share(part["mean"])])
+        body.append([f"worst of {part['sources']}: {part['worst']['source']}", family, "", _share(part["worst"])])
+    return _markdown(head, body)
+
+
+def _mode_table(modes: Mapping[str, Any]) -> str:
+    if not any(part["by_kind"] for part in modes.values()):
+        return ""
+    head = ["ordinary benign records above the threshold", "n"]
+    head += [f"{mode} ({_percent(part['nominal'])})" for mode, part in modes.items()]
+    some = next(iter(modes.values()))
+    body = [["all, in the mix of the modes", "", *(_share(part["traffic"]) for part in modes.values())]]
+    for name in ("by_kind", "by_source"):
+        for key, row in some[name].items():
+            cells = (_share(part[name][key]) for part in modes.values())
+            body.append([f"{name[3:]}: {key}", str(row["n"]), *cells])
+    largest = (f"{part['largest']['ratio']:.1f} ({part['largest']['kind']})" for part in modes.values())
+    return _markdown(head, [*body, ["largest ratio of a kind to the mode's rate", "", *largest]])
+
+
+def _window_table(figures: Mapping[str, Any]) -> str:
+    body = []
+    modes: list[str] = []
+    for name, rows in figures.items():
+        for key, row in rows.items():
+            modes = list(row["at_modes"])
+            cells = [_share(row["false_alarm_rate"]), *(_share(row["at_modes"][mode]) for mode in modes)]
+            body.append([name, key, str(row["n"]), *cells, _number(row["mean_risk"])])
+    head = [
+        "ordinary benign",
+        "windows",
+        "n",
+        "false alarms at mode",
+        *(f"above {mode}" for mode in modes),
+        "mean risk",
+    ]
+    return _markdown(head, body) if body else ""
 
 
 def _span_table(spans: Mapping[str, Any]) -> str:

@@ -149,8 +149,54 @@ def calibrate(records: Sequence[Row], analyses: Sequence[Analysis], *, similarit
             "flagged_ordinary": round(float((traffic[~risky] * balanced).sum() / traffic[~risky].sum()), 4),
             "flagged_contrast": _share(balanced[traffic[~risky] == 0]),
             "recall_balanced": round(float(flagged[risky].mean()), 4),
+            "across_sources": across_sources(records, risk),
         },
     }
+
+
+def across_sources(records: Sequence[Row], risk: Floats, *, folds: int = 5) -> dict[str, Any]:
+    """False-positive rates of thresholds on sources they were not fitted on.
+
+    The ordinary benign sources of each kind are dealt out to the folds in turn. Thresholds are fitted on the other
+    folds' and applied to this one's; a kind's rate is the share of all its records that were flagged so.
+
+    Args:
+        records: held-out records.
+        risk: their risk, in the same order.
+        folds: how many parts.
+
+    Returns:
+        By mode: ``by_kind``, the rate of each kind of traffic; ``kind`` and ``ratio``, where it is largest and how
+        many times the mode's nominal rate it is. Empty where there are fewer ordinary sources than two.
+    """
+    traffic = weights(records, contrast=0.0)
+    chosen = np.flatnonzero(~is_risky(records) & (traffic > 0))
+    kinds = np.array([kind(records[i]) for i in chosen.tolist()])
+    sources = np.array([records[i]["source"] for i in chosen.tolist()])
+    if len(set(sources)) < 2:
+        return {}
+    in_turn = dict.fromkeys(source for _, source in sorted(set(zip(kinds, sources, strict=True))))
+    numbers = {source: number % folds for number, source in enumerate(in_turn)}
+    fold = np.array([numbers[source] for source in sources])
+    flagged: dict[str, NDArray[np.bool_]] = {mode: np.zeros(len(chosen), dtype=bool) for mode in FALSE_POSITIVE_RATES}
+    for number in range(folds):
+        held = fold == number
+        rest = np.setdiff1d(np.arange(len(records)), chosen[held])
+        rows = [records[i] for i in rest.tolist()]
+        benign = ~is_risky(rows)
+        fitted = _mode_thresholds(risk[rest][benign], weights(rows, contrast=0.0)[benign])
+        for mode, threshold in fitted.items():
+            flagged[mode][held] = risk[chosen[held]] >= threshold
+    result = {}
+    for mode, hits in flagged.items():
+        rates = {name: round(float(hits[kinds == name].mean()), 4) for name in sorted(set(kinds))}
+        worst = max(rates, key=lambda name: rates[name])
+        result[mode] = {
+            "by_kind": rates,
+            "kind": worst,
+            "ratio": round(rates[worst] / FALSE_POSITIVE_RATES[mode], 2),
+        }
+    return result
 
 
 def _share(flags: NDArray[np.bool_]) -> float | None:

@@ -64,6 +64,7 @@ class FakeGuard:
                 spans=(SimpleNamespace(start=1, end=3),),
                 redacted=lambda text=text: text[:1] + text[3:],
                 model="fake@1",
+                coverage=SimpleNamespace(windows=1 + len(text) // 1000),
             )
 
 

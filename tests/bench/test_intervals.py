@@ -11,11 +11,12 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from made import ATTACK, BENIGN, figures, record, said
-from sklearn.metrics import roc_auc_score
+from sklearn.metrics import average_precision_score, roc_auc_score
 
+from promptguard.bench.calibration_error import calibration
 from promptguard.bench.intervals import thresholds_at
 from promptguard.bench.quality import evaluate
-from promptguard.bench.ranking import auroc_replicates
+from promptguard.bench.ranking import auroc_replicates, average_precision_replicates
 from promptguard.intents import INTENTS
 
 
@@ -64,6 +65,39 @@ def test_weighted_auroc_is_that_of_repeated_records(rows: list[tuple[int, bool, 
         assert found == pytest.approx(roc_auc_score(repeated, np.repeat(rank, weights)))
     else:
         assert np.isnan(found)
+
+
+@settings(max_examples=40, deadline=None)
+@given(st.lists(st.tuples(st.integers(0, 5), st.booleans(), st.integers(0, 3)), min_size=2, max_size=30))
+def test_weighted_average_precision_is_that_of_repeated_records(rows: list[tuple[int, bool, int]]) -> None:
+    rank = np.array([value / 5 for value, _, _ in rows])
+    risky = np.array([flag for _, flag, _ in rows])
+    weights = np.array([weight for _, _, weight in rows], dtype=np.uint8)
+    (found,) = average_precision_replicates(rank, risky, weights[None, :])
+    repeated = np.repeat(risky, weights)
+    if repeated.any() and not risky.all():
+        assert found == pytest.approx(average_precision_score(repeated, np.repeat(rank, weights)))
+    else:
+        assert np.isnan(found)
+
+
+def test_the_interval_of_the_calibration_error_holds_the_true_error() -> None:
+    # Risks that are .1 too high everywhere. The plain estimate lies above .1: gaps of 15 bins add up their noise.
+    generator = np.random.default_rng(4)
+    risk = generator.uniform(0.1, 1.0, 600)
+    weights = generator.multinomial(600, np.full(600, 1 / 600), size=300).astype(np.uint8)
+    inside = 0
+    for _ in range(20):
+        ece = calibration(risk, generator.random(600) < risk - 0.1, replicates=weights)["ece"]
+        inside += ece["low"] <= 0.1 <= ece["high"]
+    assert inside >= 16
+    assert calibration(risk, generator.random(600) < risk, prior=0.1)["ece"]["low"] is None
+
+
+def test_a_replicate_without_one_class_says_nothing_of_the_calibration() -> None:
+    weights = np.array([[2, 0], [1, 1], [1, 1]], dtype=np.uint8)
+    found = calibration(np.array([0.2, 0.8]), np.array([False, True]), prior=0.1, bins=1, replicates=weights)
+    assert found["ece"]["low"] == found["ece"]["high"] == pytest.approx(found["ece"]["value"])
 
 
 @settings(max_examples=60, deadline=None)

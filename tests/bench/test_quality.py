@@ -21,7 +21,7 @@ def test_a_perfect_scorer() -> None:
     result = figures([0.9, 0.8, 0.1, 0.2], [ATTACK, ATTACK, BENIGN, OUT])
     overall = result["overall"]
     assert (overall["n"], overall["risky"], overall["benign"], overall["prevalence"]) == (4, 2, 2, 0.5)
-    assert overall["auroc"]["value"] == overall["average_precision"] == 1.0
+    assert overall["auroc"]["value"] == overall["average_precision"]["value"] == 1.0
     assert all(part["value"] == 1.0 for part in overall["recall_at_fpr"].values())
     assert overall["recall"]["value"] == 1.0
     assert overall["false_alarm_rate"]["value"] == 0.0
@@ -33,7 +33,7 @@ def test_auroc_and_average_precision_by_hand_with_ties() -> None:
     # couples: .9 beats both, .4 ties with one and beats the other: 3.5 of 4
     assert overall["auroc"]["value"] == pytest.approx(3.5 / 4)
     # recall .5 at precision 1, then recall 1 at precision 2/3
-    assert overall["average_precision"] == pytest.approx(0.5 + 0.5 * 2 / 3)
+    assert overall["average_precision"]["value"] == pytest.approx(0.5 + 0.5 * 2 / 3)
 
 
 def test_a_random_scorer_lies_around_a_half() -> None:
@@ -50,7 +50,8 @@ def test_one_class_only_gives_none_and_not_a_number() -> None:
     for labels in ([BENIGN, BENIGN], [ATTACK, ATTACK]):
         result = figures([0.1, 0.9], labels, prior=0.1)
         assert result["overall"]["auroc"] == {"value": None, "low": None, "high": None}
-        assert result["overall"]["average_precision"] is None
+        assert result["overall"]["average_precision"]["value"] is None
+        assert result["calibration"]["ece"] == {"value": None, "low": None, "high": None}
         json.dumps(result, allow_nan=False)
     assert result["overall"]["false_alarm_rate"]["value"] is None
     assert result["overall"]["recall_at_fpr"]["0.01"]["value"] is None
@@ -112,7 +113,9 @@ def test_intents_by_hand() -> None:
     intents = evaluate(records, rows)["intents"]
     fraud = intents["each"]["fraud"]
     assert (fraud["n"], fraud["precision"], fraud["recall"], fraud["f1"]) == (2, 0.5, 0.5, 0.5)
-    assert fraud["auroc"] == pytest.approx(3 / 4)
+    assert fraud["auroc"]["value"] == pytest.approx(3 / 4)
+    assert fraud["average_precision"]["value"] == pytest.approx(0.5 + 0.5 * 2 / 3)  # ranked 1 and 3 of 4
+    assert fraud["average_precision"]["low"] < fraud["average_precision"]["high"] == 1.0
     assert intents["each"]["jailbreak"]["f1"] == 0.0
     assert intents["each"]["out_of_scope"]["f1"] == 1.0
     assert intents["each"]["tool_misuse"]["f1"] is None
@@ -156,7 +159,7 @@ def test_calibration_by_hand() -> None:
     risky = np.array([False, True, False, True])
     found = calibration(risk, risky, bins=2)
     # bins (.1, .3) with mean .2 and half risky, (.6, .8) with mean .7 and half risky
-    assert found["ece"] == pytest.approx((0.3 + 0.2) / 2)
+    assert found["ece"]["value"] == pytest.approx((0.3 + 0.2) / 2)
     assert found["mce"] == pytest.approx(0.3)
     assert found["brier"] == pytest.approx((0.01 + 0.49 + 0.36 + 0.04) / 4)
     assert [row["n"] for row in found["reliability"]] == [2, 2]
@@ -167,17 +170,17 @@ def test_calibration_at_a_prior_by_hand() -> None:
     # risky .5 of the set, .1 of the traffic: weights .1 and .9
     found = calibration(np.array([0.2, 0.8]), np.array([False, True]), prior=0.1, bins=1)
     assert found["brier"] == pytest.approx(0.04)
-    assert found["ece"] == pytest.approx(abs(0.9 * 0.2 + 0.1 * 0.8 - 0.1))
+    assert found["ece"]["value"] == pytest.approx(abs(0.9 * 0.2 + 0.1 * 0.8 - 0.1))
     assert found["reliability"][0]["risky_share"] == pytest.approx(0.1)
     assert found["effective_n"] == pytest.approx(1 / (0.81 + 0.01))
 
 
 def test_calibrated_and_constant_risks() -> None:
-    assert calibration(np.full(10, 0.3), np.arange(10) < 3)["ece"] == pytest.approx(0.0)
+    assert calibration(np.full(10, 0.3), np.arange(10) < 3)["ece"]["value"] == pytest.approx(0.0)
     generator = np.random.default_rng(1)
     risk = generator.random(20_000)
     found = calibration(risk, generator.random(20_000) < risk)
-    assert found["ece"] < 0.015
+    assert found["ece"]["value"] < 0.015
     assert len(found["reliability"]) == 15
     assert all(abs(row["mass"] - 1 / 15) < 1e-3 for row in found["reliability"])
 
@@ -186,4 +189,4 @@ def test_calibration_does_not_depend_on_order() -> None:
     risk = np.array([0.2] * 7 + [0.4] * 5 + [0.9])
     risky = np.array([True, False] * 6 + [True])
     turned = calibration(risk[::-1], risky[::-1], bins=4)
-    assert turned["ece"] == pytest.approx(calibration(risk, risky, bins=4)["ece"])
+    assert turned["ece"]["value"] == pytest.approx(calibration(risk, risky, bins=4)["ece"]["value"])

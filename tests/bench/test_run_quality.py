@@ -6,6 +6,7 @@ import json
 import runpy
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -29,6 +30,7 @@ def test_the_script_writes_figures_with_their_circumstances(
         return guard
 
     guard.prior = 0.05  # type: ignore[attr-defined]
+    guard.thresholds = SimpleNamespace(risk={"low-alarm": 0.95, "balanced": 0.9, "strict": 0.1})  # type: ignore[attr-defined]
     monkeypatch.setattr("promptguard.bench.run_quality.Guard", make)
     data, out, errors = write(tmp_path / "set.jsonl", *rows), tmp_path / "out.json", tmp_path / "errors.jsonl"
     arguments = ["evaluate.py", "--data", str(data), "--model", "bundle", "--out", str(out), "--errors", str(errors)]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import runpy
 from pathlib import Path
 from typing import Any
 
@@ -38,16 +39,41 @@ def test_the_table_holds_every_part() -> None:
     records = [*contextual(), record(ATTACK, spans=((0, 4, None),)), record(spans=())]
     guard = FakeGuard(lambda text, context: 0.9 if context.user_role == "visitor" else 0.2)
     full = score(guard, records)
-    result = evaluate(records, full, prior=0.05)
+    records += [record(ATTACK, source_name="strangers", family="attacks") for _ in range(20)]
+    full += score(guard, records[len(full) :])
+    result = evaluate(records, full, prior=0.05, thresholds={"strict": 0.5})
     assert "withheld" not in table(result)
     result["ablations"] = ablations(guard, records, full)
     text = table(result)
     for part in ("fake@1", "pooled benign", "| overall", "| channel", "| out_of_scope", "ECE", "Brier",
-                 "factor: user_role", "contains 90 %", "redacted is clean", "content, flagged",
-                 "user_role withheld", "all swapped"):  # fmt: skip
+                 "factor: user_role", "| worst of 1: strangers", "above strict", "largest ratio of a kind",
+                 "| records ", "contains 90 %", "redacted is clean", "content, flagged", "user_role withheld",
+                 "all swapped"):  # fmt: skip
         assert part in text
     assert text.endswith("\n")
     assert json.loads(json.dumps(result, allow_nan=False)) == result
+
+
+def test_the_tables_of_the_documents(monkeypatch: pytest.MonkeyPatch) -> None:
+    write_tables = runpy.run_path(str(Path(__file__).parents[2] / "scripts" / "write_tables.py"))
+    records = [record(ATTACK, source_name="strangers", family="attacks") for _ in range(20)]
+    records += [record(source_name=f"calm{i % 2}", family="benign") for i in range(150)]
+    records.append(record(source_name="calm0", family="benign"))
+    rows = [said(0.9)] * 10 + [said(0.01)] * 10 + [said(0.4, windows=3)] * 2 + [said(0.02, windows=1)] * 149
+    result = evaluate(records, rows, prior=0.05, thresholds={"balanced": 0.5, "strict": 0.3})
+    pooled = write_tables["pooled"](result)
+    for part in ("recall at 0.1 % false", "recall at 5 % false", "calibration error at 5 % risky |"):
+        assert part in pooled
+    assert "| strangers | attacks | 20 | 50.0 % (" in write_tables["transfer"](result["transfer"])
+    modes = write_tables["modes"](result["modes"], least=76)
+    assert "| messages | 151 | 0.0 % (" in modes
+    assert "`calm0`" in modes
+    assert "`calm1`" not in modes
+    assert "largest ratio of a kind to the nominal rate |  | 0.0 (messages) | 0.3 (messages) |" in modes
+    windows = write_tables["windows"](result["windows"])
+    assert "| records | 1 | 149 | 0.0 %" in windows
+    assert "| records | 2-3 | 2 | 0.0 %" in windows
+    assert write_tables["once_measured"](write_tables["windows"], {}, "windows").startswith("Not in")
 
 
 def test_the_table_of_a_small_set() -> None:

@@ -89,3 +89,24 @@ def test_calibrated_risk_is_the_share_of_risky_traffic() -> None:
         assert math.log(risk / (1 - risk)) == pytest.approx(2 * logit + shift, abs=0.4)
     Thresholds.from_mapping(fitted["thresholds"])
     assert fitted["calibration"]["flagged_ordinary"] <= 0.01
+
+
+def test_sources_alike_keep_the_rate_of_each_mode() -> None:
+    generator = np.random.default_rng(2)
+    records = [record(f"s{i % 6}", "benign", []) for i in range(6000)] + [record("a", "attacks", ["fraud"])] * 10
+    records += [record("pairs", "contextual", [])] * 500
+    alike = np.concatenate([generator.random(6000), np.ones(510)])
+    found = module.across_sources(records, alike)["strict"]
+    assert set(found["by_kind"]) == {"messages"}
+    assert found["ratio"] == pytest.approx(1.0, abs=0.2)
+
+
+def test_across_sources_leaves_whole_sources_out() -> None:
+    # The one source with high risks: no threshold was fitted on it, so all of it is flagged.
+    records = [record("calm", "benign", [])] * 50 + [record("loud", "benign", [], source="email")] * 50
+    records += [record("loud", "benign", [])] * 10 + [record("a", "attacks", ["fraud"])]
+    risk = np.array([0.1] * 50 + [0.9] * 60 + [1.0])
+    found = module.across_sources(records, risk)
+    assert found["low-alarm"]["by_kind"] == {"content": 1.0, "messages": round(10 / 60, 4)}
+    assert (found["strict"]["kind"], found["strict"]["ratio"]) == ("content", 20.0)
+    assert module.across_sources(records[:50] + records[-1:], risk[:51]) == {}
