@@ -237,7 +237,7 @@ def main() -> None:
     add("--skip", nargs="*", default=[], choices=[*(peer.distribution for peer in PEERS), "embeddings"])
     add("--limit-per-source", type=int, default=120, help="the draw of scripts/evaluate.py with the same limit")
     add("--train-records", type=int, default=30_000, help="the draw of scripts/baselines.py with the same number")
-    add("--encoder-train-records", type=int, default=30_000, help="as many of those for the embeddings")
+    add("--encoder-train-records", type=int, default=6_000, help="of those, for the embeddings: encoding is slow")
     add("--bootstrap", type=int, default=500)
     options = parser.parse_args()
     problem = missing(options)
@@ -255,7 +255,8 @@ def main() -> None:
         if all(verdict.error for verdict in scored):
             sys.exit(f"peers: {name} failed on every record: {scored[0].error}")
         figures = figures_by_kind(records, scored, REPORT_SOURCES, bootstrap=options.bootstrap)
-        figures["kinds"] = {kind: brief(part) for kind, part in figures["kinds"].items()}
+        for among in ("kinds", "text_decides"):
+            figures[among] = {kind: brief(part) for kind, part in figures[among].items()}
         row.before_timing()
         results[name] = {
             "reads": row.reads,

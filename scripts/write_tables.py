@@ -211,10 +211,9 @@ def peers(others: dict[str, Any]) -> str:
     return rows_of([*head, "same text: ranked right", "ms"], body)
 
 
-def part(row: dict[str, Any], kind: str, figure: str) -> str:
+def part(kinds: dict[str, Any], kind: str, figure: str) -> str:
     """A share of one kind of data; a dash where there is none."""
-    found = row["kinds"].get(kind)
-    return percent(None if found is None else recall_at(found, figure) if figure[0] == "0" else found[figure])
+    return percent(kinds[kind][figure] if kind in kinds else None)
 
 
 def peers_kinds(others: dict[str, Any]) -> str:
@@ -227,7 +226,7 @@ def peers_kinds(others: dict[str, Any]) -> str:
         "content: clean, flagged": ("content", "false_alarm_rate"),
     }
     body = [
-        [BASELINES.get(name, name), *(part(row, *column) for column in columns.values())]
+        [BASELINES.get(name, name), *(part(row["kinds"], *column) for column in columns.values())]
         + [percent(row[groups] and row[groups]["right"]) for groups in ("pairs", "twins")]
         for name, row in others["results"].items()
     ]
@@ -235,25 +234,29 @@ def peers_kinds(others: dict[str, Any]) -> str:
 
 
 def peers_equal(others: dict[str, Any]) -> str:
+    """Without the records where the context decides, in the thresholds, too."""
     kinds = {
+        "all": "all",
         "public attacks": "public attacks",
         "injection, jailbreak, extraction": "attacks on the model",
         "attacked content": "content",
     }
-    body = [
-        [BASELINES.get(name, name), *(part(row, kind, rate) for kind in kinds.values() for rate in ("0.01", "0.05"))]
-        + [decimal(row["kinds"][kind]["auroc"]) for kind in ("attacks on the model", "content")]
-        for name, row in others["results"].items()
-    ]
+    body = []
+    for name, row in others["results"].items():
+        found = row["text_decides"]
+        cells = [percent(recall_at(found[kind], rate)) for kind in kinds.values() for rate in ("0.01", "0.05")]
+        areas = [decimal(found[kind]["auroc"]) for kind in ("all", "attacks on the model", "content")]
+        body.append([BASELINES.get(name, name), *cells, *areas])
     head = [f"{name}: caught at {rate}" for name in kinds for rate in ("1 %", "5 %")]
-    return rows_of(["equal false alarms", *head, "AUROC, injection, jailbreak, extraction", "AUROC, content"], body)
+    head += ["AUROC, all", "AUROC, injection, jailbreak, extraction", "AUROC, content"]
+    return rows_of(["equal false alarms", *head], body)
 
 
 def peers_sources(others: dict[str, Any]) -> str:
     first = next(iter(others["results"].values()))["kinds"]
     sources = [kind for kind in first if kind.startswith("source: ")]
     body = [
-        [BASELINES.get(name, name), *(part(row, source, "recall") for source in sources)]
+        [BASELINES.get(name, name), *(part(row["kinds"], source, "recall") for source in sources)]
         for name, row in others["results"].items()
     ]
     head = [f"{source.removeprefix('source: ')} ({first[source]['risky']})" for source in sources]

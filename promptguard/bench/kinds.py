@@ -75,7 +75,10 @@ def figures_by_kind(
     seed: int = 0,
     bootstrap: int = 200,
 ) -> dict[str, Any]:
-    """The figures of every kind, thresholds for equal false alarms set on all harmless records.
+    """The figures of every kind, thresholds for equal false alarms set on all harmless records given.
+
+    Where the context decides, one text is harmless here and an attack there: whoever reads texts alone flags both or
+    neither. The figures are therefore given once more without those records, in the thresholds, too.
 
     Args:
         records: the labelled records.
@@ -85,12 +88,24 @@ def figures_by_kind(
         bootstrap: number of replicates.
 
     Returns:
-        ``kinds``, by name, what ``evaluate`` gives for a part of the set; ``pairs``, the figures of the groups that
-        share one text, and ``twins``, of those that differ in a few words.
+        ``kinds``, by name, what ``evaluate`` gives for a part of the set; ``text_decides``, the same without the
+        records of ``context decides``; ``pairs``, the figures of the groups that share one text, and ``twins``, of
+        those that differ in a few words.
 
     Raises:
         InputError: no records, or not one row a record.
     """
-    kinds = evaluate_parts(records, scored, parts_by_kind(records, public), seed=seed, bootstrap=bootstrap)
+    parts = parts_by_kind(records, public)
+    kinds = evaluate_parts(records, scored, parts, seed=seed, bootstrap=bootstrap)
+    rest = sorted(set(parts["all"]) - set(parts["context decides"]))
+    text_decides = {}
+    if rest:
+        left, said = [records[i] for i in rest], [scored[i] for i in rest]
+        text_decides = evaluate_parts(left, said, parts_by_kind(left, public), seed=seed, bootstrap=bootstrap)
     groups = contrasting_groups(records, columns_of(records, scored), seed, bootstrap)["by_kind"]
-    return {"kinds": kinds, "pairs": groups.get("one text"), "twins": groups.get("twin texts")}
+    return {
+        "kinds": kinds,
+        "text_decides": text_decides,
+        "pairs": groups.get("one text"),
+        "twins": groups.get("twin texts"),
+    }

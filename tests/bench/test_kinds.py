@@ -64,8 +64,22 @@ def test_figures_by_kind() -> None:
     # Cut where no harmless record lies above: that is 0.8, of the trigger word prompt.
     assert kinds["all"]["recall_at_fpr"]["0.01"]["k"] == kinds["public attacks"]["recall_at_fpr"]["0.01"]["k"] == 1
     assert kinds["content"]["recall_at_fpr"]["0.01"]["k"] == 0
+    assert figures["text_decides"]["all"]["n"] == 9
+    assert figures["text_decides"]["content"] == kinds["content"]
+    assert "context decides" not in figures["text_decides"]
     assert figures["pairs"]["ranked"]["value"] == 0.0
     assert figures["twins"]["right"]["value"] == 1.0
+
+
+def test_one_text_in_two_contexts_does_not_set_the_threshold_of_texts() -> None:
+    records = [record(ATTACK), *(record() for _ in range(3))]
+    records += [record(labels, text="same", pair_id="1") for labels in (ATTACK, frozenset[str]())]
+    rows = [said(0.8), said(0.1), said(0.1), said(0.1), said(0.9), said(0.9)]
+    figures = figures_by_kind(records, rows, PUBLIC, bootstrap=0)
+    assert figures["kinds"]["all"]["recall_at_fpr"]["0.05"]["k"] == 0
+    assert figures["text_decides"]["all"]["recall_at_fpr"]["0.05"]["k"] == 1
+    pair = figures_by_kind(records[4:], rows[4:], PUBLIC, bootstrap=0)
+    assert pair["text_decides"] == {}
 
 
 def test_a_set_without_groups_has_no_figures_of_them() -> None:
