@@ -7,7 +7,7 @@ the set is solved by a shortcut (Gururangan et al. 2018), and a good figure on i
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeAlias
 
@@ -30,6 +30,8 @@ except ImportError as missing:
 
 Features: TypeAlias = Callable[[Sequence[Record], bool], Any]
 """Records to a matrix of shape (records, features); True on the training records."""
+Encoder: TypeAlias = Callable[[Sequence[str]], npt.NDArray[np.float32]]
+"""Texts to vectors of shape (texts, width): a sentence encoder that stays as it is."""
 
 FALSE_POSITIVE_RATE = 0.01
 """Rate of the balanced mode, at which a baseline flags; measured on training records that it was not fitted on."""
@@ -53,7 +55,7 @@ class Baseline:
     """A fitted baseline.
 
     Attributes:
-        name: its key in ``BASELINES``.
+        name: its key in ``BASELINES``, or the name of its own features.
         features: what it looks at.
         risk_model: risky or not, from the features.
         intent_models: by name; only intents with records on both sides have one.
@@ -89,15 +91,24 @@ class Baseline:
         return rows
 
 
-def fit(name: str, records: Sequence[Record], *, seed: int = 0) -> Baseline:
+def fit(
+    name: str,
+    records: Sequence[Record],
+    *,
+    seed: int = 0,
+    features: Features | None = None,
+    intents: Collection[str] = INTENTS,
+) -> Baseline:
     """Fit one baseline: logistic regression on its features.
 
     Four clusters in five fit it; the fifth sets the threshold for ``FALSE_POSITIVE_RATE``.
 
     Args:
-        name: a key of ``BASELINES``.
+        name: a key of ``BASELINES``; with ``features``, any name.
         records: the training records, of both kinds.
         seed: of the split.
+        features: what it looks at, not yet fitted (see ``embedded``); None takes those of ``BASELINES``.
+        intents: which get a model of their own, besides the one of risk.
 
     Returns:
         The fitted baseline.
@@ -105,7 +116,7 @@ def fit(name: str, records: Sequence[Record], *, seed: int = 0) -> Baseline:
     Raises:
         InputError: an unknown name, or records of one kind only.
     """
-    if name not in BASELINES:
+    if features is None and name not in BASELINES:
         raise InputError(f"a baseline is one of {', '.join(BASELINES)}")
     held_out = _held_out(records, seed)
     fitting = [record for record, held in zip(records, held_out, strict=True) if not held]
@@ -113,10 +124,10 @@ def fit(name: str, records: Sequence[Record], *, seed: int = 0) -> Baseline:
     risky = np.array([record.risky for record in fitting], dtype=bool)
     if not setting or not risky.any() or risky.all():
         raise InputError("a baseline needs training records of both kinds, benign ones in several groups")
-    features = BASELINES[name]()
+    features = BASELINES[name]() if features is None else features
     matrix = features(fitting, True)
     risk_model = _regression(matrix, risky)
-    labelled = {i: np.array([i in record.labels for record in fitting], dtype=bool) for i in INTENTS}
+    labelled = {i: np.array([i in record.labels for record in fitting], dtype=bool) for i in intents}
     benign = np.sort(_probability(risk_model, features(setting, False)))[::-1]
     return Baseline(
         name=name,
@@ -217,6 +228,24 @@ def _words(*readers: Callable[[Record], str]) -> Features:
             except ValueError as problem:  # scikit-learn's word for an empty vocabulary
                 raise InputError("no word occurs in two training records") from problem
         return sparse.hstack(blocks, format="csr")
+
+    return features
+
+
+def embedded(encode: Encoder, *, with_context: bool = False) -> Features:
+    """The vectors of a frozen sentence encoder, as features for ``fit``.
+
+    Args:
+        encode: the encoder.
+        with_context: whether the context's vector stands beside the text's.
+
+    Returns:
+        Features that need no fitting.
+    """
+    readers = (_text, _context) if with_context else (_text,)
+
+    def features(records: Sequence[Record], fitting: bool) -> Any:
+        return np.hstack([encode([reader(record) for record in records]) for reader in readers])
 
     return features
 
