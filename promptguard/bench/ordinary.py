@@ -43,8 +43,8 @@ def kinds(records: Sequence[Record]) -> list[str]:
         elif record.family is None and record.group in risky_groups:
             found.append("contrast")
         else:
-            context = {"source": record.context.source}
-            found.append(kind({"source": record.source_name, "family": record.family or "benign", "context": context}))
+            known = {"source": record.source_name, "family": record.family or "benign", "kind": record.kind}
+            found.append(kind({**known, "context": {"source": record.context.source}}))
     return found
 
 

@@ -41,6 +41,7 @@ class Record:
         factor: the context field in which a contrasting group differs, or None.
         origin: where the text came from, or None.
         family: what the training data call the kind of its source, or None; see ``ordinary.kinds``.
+        kind: how a composed record was made, or None; likewise.
     """
 
     id: str
@@ -54,6 +55,7 @@ class Record:
     factor: str | None = None
     origin: str | None = None
     family: str | None = None
+    kind: str | None = None
 
     @property
     def risky(self) -> bool:
@@ -187,6 +189,7 @@ class _Row:
             factor=self._optional("factor"),
             origin=self._optional("origin"),
             family=self._optional("family"),
+            kind=self._optional("kind"),
         )
 
     def _string(self, name: str) -> str:

@@ -57,7 +57,7 @@ def is_risky(record: Record) -> bool:
 def is_content(record: Record) -> bool:
     """Whether a text came in by a channel other than the user, or may have."""
     source = record["context"].get("source")
-    if source is not None or "kind" in record:
+    if source is not None or record.get("kind"):
         return source not in (None, "user") or (source is None and record["kind"].startswith("carrier"))
     family = record.get("family", "")
     return family == "content" or (family == "composed_carriers" and "\n" in record["text"])

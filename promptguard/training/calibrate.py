@@ -34,6 +34,8 @@ nobody's traffic, and do not count in the thresholds."""
 
 _APPLICATIONS = ("traffic", "dialogues")
 _EVERYDAY = ("everyday", "benign", "hard_negatives")
+_MADE_HARD = frozenset({"carrier_twin", "carrier_quote", "user_twin", "user_quote"})
+"""Kinds of composed records that stand beside an attack: contrast, though no group shares their text."""
 
 RISK_FEATURES = ("classifier.risk", "classifier.any_intent", "classifier.log_windows", "similarity.margin")
 SCOPE_FEATURES = ("classifier.out_of_scope", "similarity.purpose_distance")
@@ -66,7 +68,7 @@ def kind(record: Row) -> str:
             return "applications"
         if any(word in record["source"] for word in _EVERYDAY):
             return "everyday"
-    if record["family"] in ("contextual", "neighbours", "composed_apps"):
+    if record["family"] in ("contextual", "neighbours", "composed_apps") or record.get("kind") in _MADE_HARD:
         return "contrast"
     return "messages" if record["context"].get("source") in (None, "user") else "content"
 

@@ -205,7 +205,8 @@ def _tidy(row: Record, *, source: str, family: str, split: str) -> Record:
         "split": split,
         "lang": row.get("lang") or "und",
         "license": row.get("license") or "",
-        **{key: row[key] for key in ("kind", "factor") if key in row},
+        "kind": row.get("kind"),
+        "factor": row.get("factor"),
     }
 
 
