@@ -38,6 +38,7 @@ from promptguard.bench.records import Record, limit_per_source, read_records
 from promptguard.bench.scoring import Scored, score
 from promptguard.runtime import onnxruntime  # with its telemetry switched off
 from promptguard.training.data import REPORT_SOURCES
+from promptguard.types import Coverage
 
 Scorer = Callable[[Sequence[Record]], list[Scored]]
 TIMED = 100  # records asked about one by one
@@ -55,6 +56,7 @@ class Verdict:
     probabilities: Mapping[str, float] = field(default_factory=dict)
     intents: tuple[str, ...] = ()
     spans: tuple[Any, ...] = ()
+    coverage: Coverage = field(default_factory=lambda: Coverage(0, 0, 0, 1))
 
 
 class StackOneDefender:

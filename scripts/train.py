@@ -2,8 +2,12 @@
 
     python scripts/train.py --records runs/data/train.jsonl --base BASE --steps 9000 --out runs/long
 
-BASE is a hub id or a folder with a BERT-like encoder and its tokenizer.json. Run again with the same
-``--out`` to go on after an interruption. Records are laid out once, beside their file.
+BASE is a hub id or a folder with a BERT-like encoder. Run again with the same ``--out`` to go on after an
+interruption. Records are laid out once, beside their file.
+
+A larger model can teach: train it with ``--full-mask --words``, let scripts/teach.py write its logits, and name
+them with ``--teacher``. ``--swapped`` adds texts in contexts they were not written for, which only a teacher
+labels; give the same number to all three commands.
 """
 
 from __future__ import annotations
@@ -14,17 +18,18 @@ import random
 import time
 from pathlib import Path
 
+import numpy as np
 import torch
 
 from promptguard.context import ContextEncoder
 from promptguard.tokenizer import Tokenizer
-from promptguard.training.augment import reworded
+from promptguard.training.augment import reworded, swapped
 from promptguard.training.batches import Store, group
 from promptguard.training.data import read_jsonl
 from promptguard.training.examples import CONTEXT_TOKENS, Example, examples
-from promptguard.training.train import Settings, train
+from promptguard.training.train import SHARES, Settings, train
 
-WORDINGS = 3
+WORDINGS = 2
 """Wordings of each context that are laid out; every draw takes one of them."""
 
 
@@ -38,6 +43,10 @@ def main() -> None:
     parser.add_argument("--start", type=Path, help="weights.pt of an earlier run")
     parser.add_argument("--full-mask", action="store_true", help="let context see text (comparison, teachers)")
     parser.add_argument("--words", action="store_true", help="train the word embeddings as well")
+    parser.add_argument("--swapped", type=int, default=0, help="unlabelled texts in other contexts to add")
+    parser.add_argument("--teacher", type=Path, help="logits written by scripts/teach.py")
+    parser.add_argument("--eight-bits-from", type=float, default=0.8, help="share of the steps; above 1 for never")
+    parser.add_argument("--average", type=float, default=0.998)
     parser.add_argument("--learning-rate", type=float, default=1.5e-4)
     parser.add_argument("--tokens", type=int, default=4096, help="most padded tokens in a batch")
     parser.add_argument("--device", default="cpu")
@@ -54,20 +63,29 @@ def main() -> None:
         seed=arguments.seed,
         one_way=not arguments.full_mask,
         words=arguments.words,
+        average=arguments.average,
+        eight_bits_from=arguments.eight_bits_from,
+        shares=SHARES | ({"swapped": 0.1} if arguments.teacher else {}),
         device=arguments.device,
     )
-    store = laid_out(arguments.records, arguments.tokenizer)
+    store = laid_out(arguments.records, arguments.tokenizer, swapped_records=arguments.swapped)
+    if arguments.teacher:
+        # The teacher read the first wording of each context; what it says holds for all.
+        store.teacher = np.repeat(np.load(arguments.teacher)[:, None], WORDINGS, axis=1)
     print(f"{len(store.labels):,} examples after {time.monotonic() - began:.0f} s", flush=True)
     train(store, settings, arguments.out, start=arguments.start)
     print(f"done after {time.monotonic() - began:.0f} s")
 
 
-def laid_out(records: Path, tokenizer: Path, wordings: int = WORDINGS) -> Store:
+def laid_out(records: Path, tokenizer: Path, wordings: int = WORDINGS, swapped_records: int = 0) -> Store:
     """The examples of a file of records, from the file beside it if that is newer."""
-    path = records.with_suffix(f".{wordings}.npz")
+    path = records.with_suffix(f".{wordings}-{swapped_records}.npz")
     if path.exists() and path.stat().st_mtime > records.stat().st_mtime:
         return Store.load(path)
     rows = list(read_jsonl(records))
+    # Composed contents have setups that fit them; a text in a foreign carrier says nothing.
+    movable = [r for r in rows if r["family"] != "composed_carriers"]
+    rows += swapped(movable, swapped_records, random.Random(11))
     with multiprocessing.Pool(initializer=_open, initargs=(tokenizer, wordings)) as pool:
         made = pool.map(_examples, rows, chunksize=500)
     store = Store.of(group(list(zip(rows, made, strict=True))), wordings)

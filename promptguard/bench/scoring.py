@@ -39,7 +39,7 @@ class Scored:
         spans: character offsets in the text, possibly overlapping.
         model: name and hash of the bundle.
         error: name of the exception's class where the analysis failed, else None.
-        redacted: the text without the spans where it was flagged, else None; never shown in a repr.
+        redacted: the text without the spans where it was flagged and has some, else None; never shown in a repr.
         windows: how many windows of the text were read; 0 where that is not known.
     """
 
@@ -153,6 +153,6 @@ def _row(analysis: Any) -> Scored:
         intents=tuple(str(name) for name in analysis.intents),
         spans=tuple((int(span.start), int(span.end)) for span in analysis.spans),
         model=str(analysis.model),
-        redacted=None if decision == "allow" else str(analysis.redacted()),
+        redacted=str(analysis.redacted()) if decision != "allow" and analysis.spans else None,
         windows=int(analysis.coverage.windows),
     )

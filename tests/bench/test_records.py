@@ -52,7 +52,7 @@ def test_reads_a_full_record(tmp_path: Path) -> None:
     assert read.risky
     assert read.group == ("set", "p")
     assert "hello" not in repr(read)
-    assert "kind" not in repr(read)
+    assert "be kind" not in repr(read)
 
 
 def test_reads_a_bare_record_and_knows_unmarked_from_none(tmp_path: Path) -> None:
