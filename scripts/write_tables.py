@@ -15,7 +15,7 @@ from typing import Any
 
 ROOT = Path(__file__).parent.parent
 RESULTS = ROOT / "benchmarks" / "results"
-PAGES = (ROOT / "README.md", ROOT / "docs" / "model-card.md")
+PAGES = (ROOT / "README.md", ROOT / "docs" / "model-card.md", ROOT / "docs" / "training-runs.md")
 BASELINES = {
     "words of the text": "TF-IDF + logistic regression: text",
     "words of the context": "the same: context",
@@ -43,6 +43,7 @@ def main() -> None:
         "modes": once_measured(modes, quality, "modes"),
         "windows": once_measured(windows, quality, "windows"),
         "wording": wording(json.loads((RESULTS / "wording.json").read_text())),
+        "runs": runs(json.loads((RESULTS / "runs.json").read_text())),
         "ablations": ablation(quality),
         "latency": latency(json.loads((RESULTS / "latency.json").read_text())),
         "circumstances": circumstances(quality),
@@ -154,6 +155,24 @@ def groups(quality: dict[str, Any]) -> str:
     kinds = quality["groups"]["by_kind"] | {f"factor {k}": v for k, v in quality["groups"]["by_factor"].items()}
     body = [[name, str(row["n"]), percent(row["ranked"]), percent(row["right"])] for name, row in kinds.items()]
     return rows_of(["groups", "number", "risky ranked above harmless", "every record right"], body)
+
+
+def runs(results: dict[str, Any]) -> str:
+    names = ("auroc", "auroc_public", "auroc_contextual", "auroc_twins")
+    body = [
+        [
+            name,
+            str(run["settings"]["steps"]),
+            str(run["last_line_of_log"]["seconds"]),
+            *(f"{run[figure]:.3f}" for figure in names),
+            f"{100 * run['ranked_right']:.1f} %",
+            f"{100 * run['recall_at_1_percent_of_ordinary']:.1f} %",
+        ]
+        for name, run in results["runs"].items()
+    ]
+    head = ["run", "steps", "seconds", "AUROC", "public", "contextual", "harmless neighbours", "ranked right",
+            "recall at 1 % of ordinary"]  # fmt: skip
+    return rows_of(head, body)
 
 
 def spans(quality: dict[str, Any]) -> str:
