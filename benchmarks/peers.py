@@ -238,7 +238,7 @@ def main() -> None:
     add("--encoder", help="folder or name of the sentence encoder of the embeddings")
     add("--skip", nargs="*", default=[], choices=[*(peer.distribution for peer in PEERS), "embeddings"])
     add("--limit-per-source", type=int, default=120, help="the draw of scripts/evaluate.py with the same limit")
-    add("--train-records", type=int, default=30_000, help="the draw of scripts/baselines.py with the same number")
+    add("--train-records", type=int, default=30_000, help="how many training records the baselines are fitted on")
     add("--encoder-train-records", type=int, default=6_000, help="of those, for the embeddings: encoding is slow")
     add("--bootstrap", type=int, default=500)
     options = parser.parse_args()

@@ -28,9 +28,9 @@ BASELINES = {
 
 def main() -> None:
     quality = json.loads((RESULTS / "quality.json").read_text())
+    withheld = json.loads((RESULTS / "ablations.json").read_text())
     others = json.loads((RESULTS / "peers.json").read_text())
     tables = {
-        "headline": headline(quality, json.loads((RESULTS / "baselines.json").read_text())),
         "sources": slices(quality, "source", least=1),
         "intents": intents(quality),
         "channels": slices(quality, "channel"),
@@ -44,7 +44,8 @@ def main() -> None:
         "windows": once_measured(windows, quality, "windows"),
         "wording": wording(json.loads((RESULTS / "wording.json").read_text())),
         "runs": runs(json.loads((RESULTS / "runs.json").read_text())),
-        "ablations": ablation(quality),
+        "ablations": ablation(withheld),
+        "ablations_circumstances": circumstances(withheld),
         "latency": latency(json.loads((RESULTS / "latency.json").read_text())),
         "circumstances": circumstances(quality),
         "parity": parity(json.loads((RESULTS / "parity.json").read_text())),
@@ -85,35 +86,6 @@ def decimal(value: Any) -> str:
 def recall_at(row: dict[str, Any], rate: str) -> Any:
     found = row["recall_at_fpr"]
     return found.get(rate) if isinstance(found, dict) else None
-
-
-def headline(quality: dict[str, Any], baselines: dict[str, Any]) -> str:
-    withheld = quality["ablations"]["withheld"]["all"]
-    body = [figures("promptguard", quality)]
-    body.append(
-        [
-            "promptguard, context withheld",
-            decimal(withheld["auroc"]),
-            "–",
-            percent(withheld["groups"]["ranked"]),
-            percent(withheld["groups"]["right"]),
-        ]
-    )
-    body += [figures(BASELINES.get(name, name), result) for name, result in baselines["results"].items()]
-    return rows_of(
-        ["", "AUROC", "recall at 1 % false positives", "groups ranked right", "groups, every record right"], body
-    )
-
-
-def figures(name: str, result: dict[str, Any]) -> list[str]:
-    overall, pairs = result["overall"], result["groups"]["by_kind"].get("one text", result["groups"]["overall"])
-    return [
-        name,
-        decimal(overall["auroc"]),
-        percent(recall_at(overall, "0.01")),
-        percent(pairs["ranked"]),
-        percent(pairs["right"]),
-    ]
 
 
 def slices(quality: dict[str, Any], by: str, least: int = 20) -> str:
@@ -329,11 +301,12 @@ def peers(others: dict[str, Any]) -> str:
                 percent(recall_at(whole, "0.05")),
                 decimal(whole["auroc"]),
                 percent(row["pairs"] and row["pairs"]["ranked"]),
+                percent(row["pairs"] and row["pairs"]["right"]),
                 f"{row['milliseconds']['median']:.1f}",
             ]
         )
     head = ["", "caught, own default", "false alarms, own default", "caught at 1 % false alarms", "at 5 %", "AUROC"]
-    return rows_of([*head, "same text: ranked right", "ms"], body)
+    return rows_of([*head, "same text: ranked right", "every record right", "ms"], body)
 
 
 def part(kinds: dict[str, Any], kind: str, figure: str) -> str:
