@@ -45,6 +45,7 @@ class ScanProgress:
 
     def stop(self) -> None:
         """Take the bar away."""
+        self._bar.refresh()
         self._bar.stop()
 
     def __call__(self, now: Progress) -> None:

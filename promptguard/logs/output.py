@@ -11,6 +11,7 @@ import json
 import os
 import shutil
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import IO, Any, Literal, TypeAlias
 
@@ -148,6 +149,14 @@ class Part:
         if self._writer is not None and self._batches:
             self._writer.write_table(pa.Table.from_batches(self._batches), row_group_size=2**20)
         self._batches, self._waiting = [], 0
+
+    def abandon(self) -> None:
+        """Let go of the files; what was written is of no use, and whether that could be written is of none either."""
+        with suppress(OSError, pa.ArrowException):
+            if self._writer is not None:
+                self._writer.close()
+        with suppress(OSError):
+            self._file.close()
 
     def finish(self) -> str:
         """Complete the part under its final name, which is returned."""

@@ -295,12 +295,14 @@ class Mapper:
 
     def _parts(self, found: Mapping[str, Any]) -> tuple[tuple[str, Context], ...]:
         context = _context(found)
-        turns = _json(found["messages"]) if found["text"] is None else found["text"]
+        text, turns = found["text"], _json(found["messages"])
+        if isinstance(text, str):
+            return ((text, _with(context, found)),)
+        if text is not None:
+            turns = text
         if turns is None:
             raise InputError("the row has no text")
-        if isinstance(turns, str):
-            return ((turns, _with(context, found)),)
-        if isinstance(turns, Mapping):
+        if isinstance(turns, str | Mapping):
             turns = [turns]
         if not isinstance(turns, Sequence):
             raise InputError(f"the text must be a string or a list of messages, not {type(turns).__name__}")
@@ -424,7 +426,7 @@ def _context(found: Mapping[str, Any]) -> Context:
 
 
 def _with(context: Context, found: Mapping[str, Any]) -> Context:
-    """The context of a bare text: its system prompt and tools put in, its source the user where none is stated."""
+    """The context of a bare text, with the row's system prompt and tools."""
     tools = tuple(
         Tool(str(tool.get("name")), str(tool.get("description") or "")) for tool in map(_definition, _tools(found))
     )
@@ -433,7 +435,7 @@ def _with(context: Context, found: Mapping[str, Any]) -> Context:
         system = "\n\n".join(str(block.get("text") or "") for block in system)
     return Context(
         system_prompt=system or context.system_prompt,
-        source=context.source or "user",
+        source=context.source,
         user_role=context.user_role,
         history=context.history,
         tools=tools or context.tools,
@@ -562,8 +564,21 @@ def _attributes(row: Mapping[str, Any]) -> Mapping[str, Any]:
         if name == "resource" and isinstance(value, Mapping) and "attributes" in value:
             made[name] = {**value, "attributes": _flat(value["attributes"])}
         elif name == "attributes" and value is not None:
-            made[name] = _flat(value)
-    return made
+            made[name] = _indexed(_flat(value))
+    return _indexed(made)
+
+
+def _indexed(attributes: Any) -> Any:
+    """Attributes with messages that are spread over ``gen_ai.prompt.0.role``, ``gen_ai.prompt.0.content`` … put together.
+
+    That is how instrumentations wrote them before the conventions had ``gen_ai.input.messages``.
+    """
+    if not isinstance(attributes, Mapping) or "gen_ai.prompt.0.role" not in attributes:
+        return attributes
+    turns = []
+    while (role := attributes.get(f"gen_ai.prompt.{len(turns)}.role")) is not None:
+        turns.append({"role": role, "content": _json(attributes.get(f"gen_ai.prompt.{len(turns)}.content"))})
+    return {**attributes, "gen_ai.input.messages": turns}
 
 
 def _flat(attributes: Any) -> Any:

@@ -7,6 +7,7 @@ decompression are pyarrow's.
 
 from __future__ import annotations
 
+import codecs
 import csv
 import io
 import json
@@ -41,11 +42,13 @@ class Record:
         line: number of its line, or of the row where there are no lines, from 1; None for a file as a whole.
         values: the row's keys and values; empty if it could not be read. Never shown in a repr.
         error: why it could not be read, without any of its content.
+        last: whether nothing more can be read of its source.
     """
 
     line: int | None
     values: Mapping[str, Any] = field(default_factory=dict, repr=False)
     error: str | None = None
+    last: bool = False
 
 
 class Reader:
@@ -53,7 +56,7 @@ class Reader:
 
     Args:
         source: what to read.
-        skip: rows to pass over, as far as can be without looking into them.
+        skip: rows to pass over, as far as can be without looking into them; a ``last`` one is not counted.
         dataset: the ``datasets.Dataset`` where the source is one.
 
     Attributes:
@@ -63,27 +66,29 @@ class Reader:
     def __init__(self, source: Source, *, skip: int = 0, dataset: Any = None) -> None:
         self.share = 0.0
         self._source, self._skip, self._dataset = source, skip, dataset
+        self._line = 0
 
     def __iter__(self) -> Iterator[Record]:
-        source = self._source
-        last = 0
         try:
-            if source.format == "dataset":
-                yield from self._tables()
-            elif source.format == "parquet":
-                yield from self._parquet()
-            elif source.format == "arrow":
-                yield from self._arrow()
-            else:
-                for record in self._text():
-                    last = record.line or last
-                    yield record
+            for record in self._records():
+                self._line = record.line or self._line
+                yield record
         except _DAMAGED as error:
             # A full disk or a missing right is the machine's fault and ends the scan; a file's own damage does not.
             if isinstance(error, OSError) and error.errno is not None:
                 raise
-            yield Record(last + 1 if last else None, error=f"the file is damaged from here on ({_kind(error)})")
+            reason = f"the file is damaged from here on ({type(error).__name__})"
+            yield Record(self._line + 1 if self._line else None, error=reason, last=True)
         self.share = 1.0
+
+    def _records(self) -> Iterator[Record]:
+        if self._source.format == "dataset":
+            return self._tables()
+        if self._source.format == "parquet":
+            return self._parquet()
+        if self._source.format == "arrow":
+            return self._arrow()
+        return self._text()
 
     def _text(self) -> Iterator[Record]:
         source = self._source
@@ -130,6 +135,7 @@ class Reader:
                 continue
             if skipped < self._skip and (line is None or _SPANS not in line):
                 skipped += 1
+                self._line = number
                 continue
             for record in _parsed(line, number):
                 if skipped < self._skip:
@@ -140,13 +146,13 @@ class Reader:
     def _array(self, stream: IO[bytes]) -> Iterator[Record]:
         """The objects of one JSON array, or JSON Lines under another name."""
         first = stream.read(1)
-        while first.isspace():
+        while first.isspace() or (first and first in codecs.BOM_UTF8):
             first = stream.read(1)
         if first != b"[":
             rest = _Chained(first, stream)
             yield from self._lines(io.BufferedReader(rest))
             return
-        decoder, text = json.JSONDecoder(), io.TextIOWrapper(stream, encoding="utf-8")
+        decoder, text = json.JSONDecoder(), codecs.getincrementaldecoder("utf-8")()
         held, size, number = "", 2**16, 0
         while True:
             held = held.lstrip(" \t\r\n,")
@@ -157,9 +163,11 @@ class Reader:
                 if end == len(held) and not isinstance(value, dict | list | str):
                     raise json.JSONDecodeError("it may go on", held, end)
             except (json.JSONDecodeError, RecursionError) as error:
-                more = "" if isinstance(error, RecursionError) or len(held) > MOST_ROW_BYTES else text.read(size)
-                if not more:
-                    yield Record(number + 1, error=f"not JSON from here on ({type(error).__name__})")
+                hopeless = isinstance(error, RecursionError) or len(held) > MOST_ROW_BYTES
+                data = b"" if hopeless else stream.read(size)
+                more = text.decode(data, final=not data)
+                if not data:
+                    yield Record(number + 1, error=f"not JSON from here on ({type(error).__name__})", last=True)
                     return
                 held, size = held + more, min(2 * size, 2**24)
                 continue
@@ -190,12 +198,13 @@ class Reader:
                         continue
                 if header is None:
                     if reason:
-                        yield Record(line, error=f"the line of column names is {reason}")
+                        yield Record(line, error=f"the line of column names is {reason}", last=True)
                         return
                     header = [cell.removeprefix("\ufeff").strip() for cell in cells]
                     continue
                 number += 1
                 if number <= self._skip:
+                    self._line = line
                     continue
                 if not reason and len(cells) != len(header):
                     reason = f"{len(cells)} columns where the first line names {len(header)}"
@@ -215,6 +224,7 @@ class Reader:
             while first < len(groups) and before + groups[first] <= self._skip:
                 before += groups[first]
                 first += 1
+            self._line = before
             batches = file.iter_batches(_BATCH_ROWS, row_groups=range(first, len(groups)))
             yield from self._batches(batches, before, total)
 
@@ -237,6 +247,7 @@ class Reader:
         for batch in batches:
             if before + batch.num_rows <= self._skip:
                 before += batch.num_rows
+                self._line = before
                 continue
             for values in batch.to_pylist():
                 before += 1
@@ -262,6 +273,7 @@ class _Chained(io.RawIOBase):
 
 
 def _sliced(batch: Any) -> Iterator[Any]:
+    batch.validate(full=True)  # Arrow files are mapped as they are: a damaged offset would point anywhere
     for start in range(0, batch.num_rows, _BATCH_ROWS):
         yield batch.slice(start, _BATCH_ROWS)
 
@@ -305,11 +317,6 @@ def _spans(resources: list[Any]) -> Iterator[Any]:
         for scope in resource.get("scopeSpans") or []:
             for span in (scope.get("spans") or []) if isinstance(scope, dict) else [scope]:
                 yield {**span, "resource": about} if isinstance(span, dict) else span
-
-
-def _kind(error: Exception) -> str:
-    """An error's class, and its message where that is the library's own and cannot quote a row."""
-    return f"{type(error).__name__}: {error}"[:200] if isinstance(error, EOFError | OSError) else type(error).__name__
 
 
 def dataset_source(dataset: Any) -> Source:

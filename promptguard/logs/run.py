@@ -362,8 +362,8 @@ class _Run:
 
     def all(self, mapper: Mapper) -> None:
         """Read, score and write all rows that are left."""
-        waiting: deque[_Chunk] = deque()
         try:
+            waiting: deque[_Chunk] = deque()
             for chunk in self._chunks(mapper):
                 self._dispatch(chunk)
                 waiting.append(chunk)
@@ -371,10 +371,13 @@ class _Run:
                     self._write(waiting.popleft())
             while waiting:
                 self._write(waiting.popleft())
+            if self._part is not None or not self._parts:
+                self._finish_part(self._after)
         except BrokenProcessPool as error:
             raise BackendError("a worker process ended, perhaps for want of memory: run it again to go on") from error
-        if self._part is not None or not self._parts:
-            self._finish_part(self._after)
+        finally:
+            if self._part is not None:
+                self._part.abandon()
 
     def _chunks(self, mapper: Mapper) -> Iterator[_Chunk]:
         at, taken = self._parts[-1]["after"] if self._parts else (0, 0)
@@ -394,7 +397,7 @@ class _Run:
                 chunk.rows.append((source.path, record, found, error))
                 chunk.characters += sum(map(_size, found.parts)) if found else 0
                 if len(chunk.rows) >= _CHUNK_ROWS or chunk.characters >= _CHUNK_CHARACTERS or row % most == 0:
-                    chunk.after = (index, taken)
+                    chunk.after = (index + 1, 0) if record.last else (index, taken)
                     chunk.share = (done + reader.share * source.size) / total if total else None
                     yield chunk
                     chunk = _Chunk(row)
@@ -433,8 +436,7 @@ class _Run:
             written.append(row)
             self._count(row, entry[2])
         if self._part is None:
-            form: OutputFormat = self._about["format"]
-            self._part = self._output.part(len(self._parts), form, copy_text=self._about["copy_text"])
+            self._part = self._begin_part()
         self._part.write(written)
         self._after = chunk.after
         if (chunk.next_row + len(written)) % self._about["part_rows"] == 0:
@@ -478,12 +480,14 @@ class _Run:
             self._counts["presets"][read.preset] += 1
             self._tally.presets[read.preset] += 1
 
+    def _begin_part(self) -> Part:
+        return self._output.part(len(self._parts), self._about["format"], copy_text=self._about["copy_text"])
+
     def _finish_part(self, after: tuple[int, int]) -> None:
-        part = self._part
-        if part is None:
-            part = self._output.part(len(self._parts), self._about["format"], copy_text=self._about["copy_text"])
-            part.write([])
-        name = part.finish()
+        if self._part is None:
+            self._part = self._begin_part()
+            self._part.write([])
+        name = self._part.finish()
         self._parts.append({"file": name, **self._counts, "after": list(after)})
         self._output.add(self._parts[-1])
         self._part, self._counts = None, _counts()
