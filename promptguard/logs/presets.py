@@ -374,26 +374,31 @@ def _first(row: Mapping[str, Any], paths: Iterable[str] | None) -> Any:
 
 def _at(value: Any, path: str) -> Any:
     """The value at a path, None if there is none; the longest key that fits counts."""
-    if isinstance(value, Mapping):
+    if isinstance(value, dict):
         if path in value:
             return value[path]
-        end = path.rfind(".")
-        while end > 0:
-            inner = value.get(path[:end])
+        for key, rest in _splits(path):
+            inner = value.get(key)
             if inner is not None:
-                found = _at(inner, path[end + 1 :])
+                found = _at(inner, rest)
                 if found is not None:
                     return found
-            end = path.rfind(".", 0, end)
         return None
     if isinstance(value, str):
         inner = _json(value)
         return None if isinstance(inner, str) else _at(inner, path)
-    if isinstance(value, Sequence):
+    if isinstance(value, list):
         head, _, rest = path.partition(".")
         if head.isascii() and head.isdigit() and int(head) < len(value):
             return _at(value[int(head)], rest) if rest else value[int(head)]
     return None
+
+
+@lru_cache(maxsize=4096)
+def _splits(path: str) -> tuple[tuple[str, str], ...]:
+    """A path as a key and the rest, the longest key first."""
+    parts = path.split(".")
+    return tuple((".".join(parts[:i]), ".".join(parts[i:])) for i in range(len(parts) - 1, 0, -1))
 
 
 def _json(value: Any) -> Any:
@@ -564,18 +569,19 @@ def _attributes(row: Mapping[str, Any]) -> Mapping[str, Any]:
         if name == "resource" and isinstance(value, Mapping) and "attributes" in value:
             made[name] = {**value, "attributes": _flat(value["attributes"])}
         elif name == "attributes" and value is not None:
-            made[name] = _indexed(_flat(value))
+            flat = _flat(value)
+            made[name] = _indexed(flat) if isinstance(flat, Mapping) else flat
     return _indexed(made)
 
 
-def _indexed(attributes: Any) -> Any:
-    """Attributes with messages that are spread over ``gen_ai.prompt.0.role``, ``gen_ai.prompt.0.content`` … put together.
+def _indexed(attributes: Mapping[str, Any]) -> Mapping[str, Any]:
+    """Attributes with the messages of ``gen_ai.prompt.0.role``, ``gen_ai.prompt.0.content`` … put together.
 
     That is how instrumentations wrote them before the conventions had ``gen_ai.input.messages``.
     """
-    if not isinstance(attributes, Mapping) or "gen_ai.prompt.0.role" not in attributes:
+    if "gen_ai.prompt.0.role" not in attributes:
         return attributes
-    turns = []
+    turns: list[dict[str, Any]] = []
     while (role := attributes.get(f"gen_ai.prompt.{len(turns)}.role")) is not None:
         turns.append({"role": role, "content": _json(attributes.get(f"gen_ai.prompt.{len(turns)}.content"))})
     return {**attributes, "gen_ai.input.messages": turns}

@@ -170,7 +170,7 @@ def scan(
         resumed = tally.rows
         if not finished:
             scorer = _Serial(guard) if workers == 1 else _Pool(settings, workers)
-            with scorer:
+            with scorer, score.one_thread():
                 run = _Run(output, about, scanned, parts, tally, dataset, scorer, progress)
                 run.all(mapper)
             output.write_manifest({**about, "status": "finished", **tally.counts(), **_listed(scanned, parts)})
