@@ -22,7 +22,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from latency import HIDDEN, LAYERS, ceiling, words
+from latency import ceiling, operations, words
 
 from promptguard import Guard
 from promptguard.bench.provenance import provenance
@@ -62,6 +62,10 @@ def loop(guard: Guard, path: Path) -> list[float]:
     return risks
 
 
+def rate(rows: int, wall: float, cpu: float) -> dict[str, float]:
+    return {"seconds": wall, "cpu": cpu, "rows_per_second": rows / wall, "rows_per_cpu_second": rows / cpu}
+
+
 def measure(path: Path, folder: Path, model: str | None) -> dict[str, Any]:
     """Both on one log."""
     rows = sum(1 for _ in path.open("rb"))
@@ -78,13 +82,8 @@ def measure(path: Path, folder: Path, model: str | None) -> dict[str, Any]:
         "different_texts": len({row["text_hash"] for row in written}),
         "flagged": result.flagged,
         "verdicts_equal": same,
-        "loop": {
-            "seconds": loop_wall,
-            "cpu": loop_cpu,
-            "rows_per_second": rows / loop_wall,
-            "per_cpu": rows / loop_cpu,
-        },
-        "scan": {"seconds": wall, "cpu": cpu, "rows_per_second": rows / wall, "per_cpu": rows / cpu},
+        "loop": rate(rows, loop_wall, loop_cpu),
+        "scan": rate(rows, wall, cpu),
     }
 
 
@@ -109,9 +108,9 @@ def main() -> None:
         path = folder / "unique.jsonl"
         path.write_text("".join(json.dumps(row) + "\n" for row in unique(given.rows // 6)), encoding="utf-8")
         logs["unique"] = measure(path, folder / "unique", given.model)
-    operations = TEXT_TOKENS * (24 * LAYERS * HIDDEN**2 + 4 * LAYERS * HIDDEN * (TEXT_TOKENS + CONTEXT_TOKENS))
     best = ceiling()
-    logs["unique"]["share_of_ceiling"] = operations * logs["unique"]["scan"]["per_cpu"] / best
+    needed = operations(CONTEXT_TOKENS, TEXT_TOKENS, context_run=False)
+    logs["unique"]["share_of_ceiling"] = needed * logs["unique"]["scan"]["rows_per_cpu_second"] / best
     print("unique", logs["unique"])
     if given.out is not None:
         found = {"logs": logs, "ceiling_operations_per_second": best, **provenance(sys.argv)}
