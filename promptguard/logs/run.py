@@ -29,7 +29,7 @@ from promptguard.types import Context, Decision
 PART_ROWS = 20_000
 """Rows of a part: what at most is done again after an interruption."""
 
-_CHUNK_ROWS = 1024
+_CHUNK_ROWS = 256
 _CHUNK_CHARACTERS = 4 * 2**20
 _JOB_PAIRS = 16
 _KNOWN_VERDICTS = 65_536
@@ -260,10 +260,6 @@ class _Chunk:
     share: float | None = None
 
 
-def _situation(pair: Pair) -> tuple[str, str]:
-    return pair[1].system_prompt or "", pair[1].user_role or ""
-
-
 def _size(pair: Pair) -> int:
     text, context = pair
     return len(text) + len(context.system_prompt or "") + sum(len(message.content) for message in context.history)
@@ -324,7 +320,7 @@ class _Pool:
     """Scores in processes of their own, each with a guard."""
 
     def __init__(self, settings: Settings, workers: int) -> None:
-        self.waiting_chunks = 2 + workers // 2
+        self.waiting_chunks = 2 + 2 * workers
         self._executor = ProcessPoolExecutor(
             workers, multiprocessing.get_context("spawn"), initializer=score.start, initargs=(settings,)
         )
@@ -423,7 +419,7 @@ class _Run:
                     self._known.move_to_end(key)
                 else:
                     new.setdefault(key, pair)
-        asked = sorted(new, key=lambda key: _situation(new[key]))  # a context is read once where its texts are together
+        asked = list(new)
         found: dict[bytes, Verdict | _Answer] = {}
         for start in range(0, len(asked), _JOB_PAIRS):
             job = asked[start : start + _JOB_PAIRS]
