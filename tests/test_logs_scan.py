@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import multiprocessing
 import os
 import signal
 import subprocess
@@ -24,6 +25,7 @@ from promptguard import BackendError, Context, Guard, InputError, Message
 from promptguard.intents import INTENTS
 from promptguard.logs import Progress, read_scan, scan, score
 from promptguard.logs.output import Output
+from promptguard.logs.presets import Mapper
 from promptguard.logs.score import near_hash, pair_key
 
 TEXTS = [
@@ -313,6 +315,35 @@ def test_killed_again_and_again_it_gives_the_same(tmp_path: Path, bundle: Path, 
     assert parts(out) == parts(expected.folder)
     assert (out / "manifest.json").read_bytes() == (expected.folder / "manifest.json").read_bytes()
     assert not (out / ".work").exists()
+
+
+def test_a_worker_that_is_killed_ends_the_scan_and_it_goes_on(tmp_path: Path, bundle: Path) -> None:
+    logged = [{"text": f"text {i}"} for i in range(2000)]
+    source = write(tmp_path / "a.jsonl", logged)
+
+    def kill(now: Progress) -> None:
+        for child in multiprocessing.active_children():
+            os.kill(child.pid or 0, signal.SIGKILL)
+
+    with pytest.raises(BackendError, match="worker process ended"):
+        scan(source, tmp_path / "out", model=bundle, part_rows=100, workers=2, progress=kill)
+    result = scan(source, tmp_path / "out", model=bundle, part_rows=100)
+    assert (result.rows, result.errors) == (2000, 0)
+    assert result.resumed >= 100
+
+
+def test_a_bug_costs_a_row_and_not_the_scan(tmp_path: Path, bundle: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    real = Mapper.row
+
+    def fail(mapper: Mapper, logged: Any) -> Any:
+        if logged["text"] == "b":
+            raise KeyError(WORD)
+        return real(mapper, logged)
+
+    monkeypatch.setattr(Mapper, "row", fail)
+    scan(write(tmp_path / "a.jsonl", [{"text": t} for t in "abc"]), tmp_path / "out", model=bundle)
+    found = read_scan(tmp_path / "out").to_table().to_pylist()
+    assert [row["error"] for row in found] == [None, "KeyError: a bug in promptguard", None]
 
 
 def test_every_state_a_kill_can_leave_is_resumed(tmp_path: Path, bundle: Path) -> None:

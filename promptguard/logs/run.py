@@ -274,6 +274,8 @@ def _read(record: Record, mapper: Mapper) -> tuple[Row | None, str | None]:
         return None, str(error)
     except RecursionError:
         return None, "the row is nested too deeply"
+    except Exception as error:  # one row must not keep all others from being scored, today and at every restart
+        return None, f"{type(error).__name__}: a bug in promptguard"
     if max(map(_size, row.parts)) > MOST_ROW_BYTES:
         return None, f"longer than {MOST_ROW_BYTES // 2**20} MB"
     return row, None
