@@ -206,6 +206,8 @@ def test_folders_patterns_and_names(tmp_path: Path) -> None:
     assert [Path(p).name for p in passed_over] == ["d.csv.lz", "notes.txt"]
     found, _ = find([tmp_path / "logs/b.jsonl", str(tmp_path / "logs/**/*.gz"), tmp_path / "logs"], leave_out=out)
     assert [Path(s.path).name for s in found] == ["b.jsonl", "c.jsonl.gz", "a.csv"]
+    found, _ = find([str(tmp_path / "logs/**/*"), str(tmp_path / "logs/*/*.parquet")], leave_out=out)
+    assert [Path(s.path).name for s in found] == ["a.csv", "b.jsonl", "c.jsonl.gz"]
     for wrong in ("missing.jsonl", "*.nothing", "notes.txt", "in/../notes.txt"):
         with pytest.raises(InputError):
             find([tmp_path / "logs" / wrong], leave_out=out)

@@ -33,7 +33,7 @@ _CHUNK_ROWS = 256
 _CHUNK_CHARACTERS = 4 * 2**20
 _JOB_PAIRS = 16
 _KNOWN_VERDICTS = 65_536
-"""Most verdicts that are kept for texts that come again: about a kilobyte each."""
+"""Most verdicts that are kept for texts that come again: about two kilobytes each."""
 
 
 @dataclass(frozen=True, slots=True)
