@@ -260,15 +260,15 @@ def begin(folder: Path, source: Path, out: Path, bundle: Path, workers: int) -> 
     return subprocess.Popen(command, env=environment, start_new_session=True, stderr=subprocess.PIPE)
 
 
-def wait_for_parts(out: Path, number: int, process: subprocess.Popen[bytes]) -> None:
-    progress = out / ".work" / "progress.jsonl"
+def wait_for(path: Path, what: bytes, times: int, process: subprocess.Popen[bytes]) -> None:
+    """Until a file holds something, or the process has ended."""
     deadline = time.monotonic() + 60
     while time.monotonic() < deadline and process.poll() is None:
-        if progress.exists() and progress.read_bytes().count(b"\n") >= number:
+        if path.exists() and path.read_bytes().count(what) >= times:
             return
         time.sleep(0.002)
     if process.poll() is None:
-        raise AssertionError("no part in a minute")
+        raise AssertionError(f"{path.name} has not come in a minute")
 
 
 def alive(group: int) -> list[int]:
@@ -301,7 +301,7 @@ def test_killed_again_and_again_it_gives_the_same(tmp_path: Path, bundle: Path, 
     for _ in range(times):
         before = len(parts(out))
         process = begin(tmp_path, source, out, bundle, workers)
-        wait_for_parts(out, before + 3, process)
+        wait_for(out / ".work" / "progress.jsonl", b"\n", before + 3, process)
         kills += process.poll() is None
         process.send_signal(signal.SIGKILL)
         process.communicate()
@@ -354,7 +354,7 @@ def test_every_state_a_kill_can_leave_is_resumed(tmp_path: Path, bundle: Path) -
     class Killed(BaseException):
         pass
 
-    for moment in range(0, 60, 2):
+    for moment in range(0, 60, 3):
         out = tmp_path / f"out{moment}"
         left = moment
 
@@ -411,6 +411,7 @@ def test_a_finished_scan_is_left_alone_and_resume_false_starts_anew(tmp_path: Pa
         scan(source, tmp_path / "out", model=bundle, mode="strict")
     with pytest.raises(InputError, match="another map"):
         scan(source, tmp_path / "out", model=bundle, map={"user": "id"})
+    assert not (tmp_path / "out" / ".work").exists()
     with pytest.raises(InputError, match="other sources"):
         scan(write(tmp_path / "b.jsonl", rows(3)), tmp_path / "out", model=bundle)
     fresh = scan(write(tmp_path / "b.jsonl", rows(3)), tmp_path / "out", model=bundle, mode="strict", resume=False)
@@ -517,6 +518,8 @@ def test_standard_input_is_read_from_its_start_again(
     give("two")
     whole = scan("-", tmp_path / "whole", model=bundle, part_rows=50)
     assert parts(whole.folder) == parts(tmp_path / "out")
+    with pytest.raises(InputError, match="standard input"):
+        scan("-", tmp_path / "whole", model=bundle, part_rows=50)
 
 
 def test_a_bar_at_a_terminal(tmp_path: Path, bundle: Path) -> None:
@@ -528,18 +531,19 @@ def test_a_bar_at_a_terminal(tmp_path: Path, bundle: Path) -> None:
 
 
 def test_ctrl_c(tmp_path: Path, bundle: Path) -> None:
-    source = write(tmp_path / "a.jsonl", rows(40_000))
+    source = write(tmp_path / "a.jsonl", rows(20_000))
     command = [sys.executable, "-m", "promptguard", "scan", str(source), "-o", str(tmp_path / "out")]
     command += ["--model", str(bundle), "--workers", "2"]
     environment = {**os.environ, "PYTHONPATH": str(ROOT)}
     process = subprocess.Popen(command, env=environment, start_new_session=True, stderr=subprocess.PIPE)
-    wait_for_parts(tmp_path / "out", 1, process)
+    wait_for(tmp_path / "out" / ".work" / "part-00000.parquet", b"PAR1", 1, process)
     os.killpg(process.pid, signal.SIGINT)
     _, said = process.communicate(timeout=60)
     assert process.returncode == 130
     assert said == b"promptguard: interrupted; the same command goes on from there\n"
     check_ended(process.pid)
-    assert len(parts(tmp_path / "out")) >= 1
+    assert not parts(tmp_path / "out")
+    assert json.loads((tmp_path / "out" / "manifest.json").read_bytes())["status"] == "running"
 
 
 def test_a_full_disk(tmp_path: Path, bundle: Path) -> None:

@@ -109,7 +109,9 @@ class Output:
         shutil.rmtree(self._work)
 
     def close(self) -> None:
-        """Let another process have the folder."""
+        """Let another process have the folder, and leave nothing in it that is not needed to go on."""
+        if self._work.exists() and {path.name for path in self._work.iterdir()} == {_LOCK}:
+            self.tidy()
         self._held.close()
 
 

@@ -81,7 +81,7 @@ _TIME = ("time", "timestamp", "created_at", "created", "start_time", "startTime"
 _USER = ("user", "user_id", "userId", "end_user", "actor")
 _SESSION = ("session", "session_id", "sessionId", "conversation_id", "conversation", "thread_id")
 _APPLICATION = ("application", "app", "application_id", "app_id", "service")
-_KEY = ("key_id", "api_key_id", "api_key_alias", "key", "project_id")
+_KEY = ("key_id", "api_key_id", "key_alias", "api_key_alias", "key")
 _USAGE = ("usage.", "response.usage.", "response.body.usage.", "")
 _COMMON = {
     "id": _ID,
@@ -167,7 +167,7 @@ _PLAIN: Mapping[str, tuple[str, ...]] = {
     "tools": ("tools", "context.tools"),
     "purpose": ("purpose", "context.purpose"),
     "source": ("source", "channel", "context.source"),
-    "user_role": ("user_role", "role", "context.user_role"),
+    "user_role": ("user_role", "context.user_role"),
     "user": _USER,
     "session": (*_SESSION, "context.session"),
     "application": (*_APPLICATION, "context.application"),
@@ -187,7 +187,7 @@ def _is_otel(row: Mapping[str, Any]) -> bool:
 
 
 def _is_langfuse(row: Mapping[str, Any]) -> bool:
-    names = ("trace_id", "traceId", "provided_model_name", "providedModelName", "sessionId", "session_id", "bookmarked")
+    names = ("trace_id", "traceId", "trace_name", "provided_model_name", "providedModelName", "bookmarked", "htmlPath")
     return "input" in row and any(name in row for name in names) and "instructions" not in row
 
 

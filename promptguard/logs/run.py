@@ -216,6 +216,8 @@ def _before(
     for source in sources:
         source.check()
     if known["status"] == "finished":
+        if sources[0].path == STANDARD_INPUT:
+            raise InputError(f"{output.folder} holds a finished scan of standard input: choose another, or start anew")
         return sources, known["parts"], True
     parts = output.finished_parts()
     if sources[0].path == STANDARD_INPUT:
@@ -250,10 +252,10 @@ class _Tally:
 
 @dataclass(slots=True)
 class _Chunk:
-    """Rows that are read together, in order, with what was found out about each."""
+    """Rows that are read together, in order: file, line, what it says or why that is unknown; and their verdicts."""
 
     next_row: int
-    rows: list[tuple[str, Record, Row | None, str | None]] = field(default_factory=list)
+    rows: list[tuple[str, int | None, Row | None, str | None]] = field(default_factory=list)
     answers: list[list[tuple[bytes, Verdict | _Answer]]] = field(default_factory=list)
     characters: int = 0
     after: tuple[int, int] = (0, 0)  # source, and rows of it that have been read
@@ -396,7 +398,7 @@ class _Run:
                 taken += 1
                 row += 1
                 found, error = _read(record, mapper)
-                chunk.rows.append((source.path, record, found, error))
+                chunk.rows.append((source.path, record.line, found, error))
                 chunk.characters += sum(map(_size, found.parts)) if found else 0
                 if len(chunk.rows) >= _CHUNK_ROWS or chunk.characters >= _CHUNK_CHARACTERS or row % most == 0:
                     chunk.after = (index + 1, 0) if record.last else (index, taken)
@@ -449,11 +451,11 @@ class _Run:
     def _row(
         self,
         number: int,
-        entry: tuple[str, Record, Row | None, str | None],
+        entry: tuple[str, int | None, Row | None, str | None],
         answers: Sequence[tuple[bytes, Verdict | _Answer]],
     ) -> dict[str, Any]:
-        file, record, row, error = entry
-        place = {"row": number, "file": _sayable(file), "line": record.line}
+        file, line, row, error = entry
+        place = {"row": number, "file": _sayable(file), "line": line}
         if row is None:
             return {**place, "status": "error", "error": error}
         verdicts = []
