@@ -6,7 +6,8 @@ Each row is an OpenAI chat request with time, user, session, key, application an
 asked and which request is repeated follow Zipf's law, as do the users: a long tail of each. A share ``--repeats`` of
 the rows repeats an earlier text in the same context, as retries, shared templates and common questions do; the others
 are one of the records with its numbers changed and, half of them, a greeting or a closing of their own. Requests that
-carry an attack are ``--attacks`` of the new ones. The shares of what was written are printed.
+carry an attack are ``--attacks`` of the new ones. Printed is the share of rows that do repeat an earlier one, by chance
+or not: it grows with the log.
 """
 
 from __future__ import annotations
@@ -100,16 +101,16 @@ def requests(generator: random.Random, applications: int, attacks: float) -> Ite
 def log(
     rows: int, repeats: float, applications: int, attacks: float, seed: int
 ) -> Iterator[tuple[dict[str, Any], bool]]:
-    """The rows, and whether each repeats an earlier one."""
+    """The rows, and whether each repeats an earlier text in the same context, be it meant to or by chance."""
     generator = random.Random(seed)
     fresh = requests(generator, applications, attacks)
     known: list[dict[str, Any]] = []
+    seen: set[int] = set()
     time = 1_767_225_600.0  # 2026-01-01
     for number in itertools.count():
         if number == rows:
             return
-        repeated = bool(known) and generator.random() < repeats
-        if repeated:
+        if known and generator.random() < repeats:
             made = known[zipf(generator, len(known))]
         else:
             made = next(fresh)
@@ -117,6 +118,9 @@ def log(
                 known.append(made)
             else:
                 known[generator.randrange(KEPT // 10, KEPT)] = made
+        key = hash(json.dumps(made["request"]))
+        repeated = key in seen
+        seen.add(key)
         time += generator.expovariate(rows / (90 * 86_400))
         user = zipf(generator, max(10, rows // 20))
         written = sum(len(turn["content"]) for turn in made["request"]["messages"])
@@ -137,7 +141,7 @@ def log(
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--rows", type=int, default=100_000)
-    parser.add_argument("--repeats", type=float, default=0.65, help="share of rows that repeat an earlier text")
+    parser.add_argument("--repeats", type=float, default=0.65, help="share of rows meant to repeat an earlier one")
     parser.add_argument("--applications", type=int, default=60)
     parser.add_argument("--attacks", type=float, default=0.02, help="share of new requests that carry an attack")
     parser.add_argument("--seed", type=int, default=0)
