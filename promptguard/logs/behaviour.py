@@ -1,7 +1,7 @@
 """What an actor does over many rows: flooding, spend, long outputs, fan-out, probing, escalation.
 
 The actor of a row is its user, else its key, else its session. "Unusual" means far above what is usual in the same
-logs, on a logarithmic scale: above median + 4 × the median absolute deviation scaled to a standard deviation
+logs, on a logarithmic scale: above median + 3 × the median absolute deviation scaled to a standard deviation
 (Hampel 1974), and never below a floor that is stated with the finding. Medians, because the abuse that is looked
 for must not move the measure of what is usual.
 
@@ -62,10 +62,10 @@ COLUMNS: tuple[str, ...] = (
 )
 """Columns of a scan that ``findings`` reads."""
 
-DEVIATIONS = 4.0
+DEVIATIONS = 3.0
 """How many scaled median absolute deviations above the median are unusual."""
-LEAST_DEVIATION = 0.35
-"""The least scaled deviation, in natural logarithms: where all are alike, 4 times the median is unusual."""
+LEAST_DEVIATION = 0.5
+"""The least scaled deviation, in natural logarithms: where all are alike, 4.5 times the median is unusual."""
 LEAST_POPULATION = 20
 """Below this many values to compare with, nothing is called unusual."""
 FLOORS: Mapping[str, float] = {
@@ -81,7 +81,7 @@ NEAR = 8
 """Near-duplicates differ in at most this many of the 64 bits of ``near_hash``."""
 TURNS = 5
 """Fewest turns of a session that are called an escalation."""
-LEAST_TAU, MOST_P = 0.5, 0.05
+LEAST_TAU, MOST_P = 0.5, 0.01
 """Least rank correlation (Kendall's tau) of turn and risk, and the most its one-sided p may be."""
 SESSIONS = 5_000
 """Most sessions that are tested for escalation: those whose risk ends highest."""
