@@ -262,8 +262,8 @@ def _spend(rows: _Rows, prices: Prices | None) -> Iterator[Finding]:
             involved,
             measured={f"{name}_on_worst_day": peak, "days": len(days), f"{name}_forecast_30_days": 30 * peak},
             threshold={f"{name}_a_day": limit[1], "usual": limit[0]},
-            why=f"{peak:,.2f} {unit} in a day, where {limit[0]:,.2f} are usual and {limit[1]:,.2f} the limit; "
-            f"at that pace {30 * peak:,.0f} in 30 days",
+            why=f"{_amount(peak)} {unit} in a day, where {_amount(limit[0])} are usual and {_amount(limit[1])} the limit; "
+            f"at that pace {_amount(30 * peak)} in 30 days",
             excess=peak / limit[1],
         )
 
@@ -489,6 +489,10 @@ def _times(table: pa.Table) -> tuple[Integers, npt.NDArray[np.bool_]]:
     """Microseconds since 1970, 0 where there is no time; and where there is one."""
     micros = table["time"].cast(pa.timestamp("us", tz="UTC")).cast(pa.int64())
     return _array(pc.fill_null(micros, 0)), _array(pc.is_valid(micros))
+
+
+def _amount(value: float) -> str:
+    return f"{value:,.0f}" if value >= 100 else f"{value:.2g}"
 
 
 def _moment(micros: Any) -> datetime:
