@@ -27,6 +27,7 @@ from promptguard.types import SOURCES, Context
 if TYPE_CHECKING:
     from promptguard.bundle import Bundle
     from promptguard.guard import Guard
+    from promptguard.logs.behaviour import Finding
     from promptguard.training.graph import Precision
     from promptguard.types import Analysis
 
@@ -371,3 +372,62 @@ def quality(
 
 def _progress(done: int, total: int) -> None:
     typer.echo(f"\r{done:,} of {total:,}", err=True, nl=done >= total)
+
+
+# --- logs ---------------------------------------------------------------------------------------
+
+Scan = Annotated[Path, typer.Argument(metavar="OUT", help="The folder a scan wrote.")]
+
+
+def _show_prices(wanted: bool) -> None:
+    if wanted:
+        typer.echo((Path(__file__).parent / "logs" / "prices.toml").read_text(encoding="utf-8"), nl=False)
+        raise typer.Exit
+
+
+@app.command()
+def report(
+    folder: Scan,
+    html: Annotated[Path, typer.Option(metavar="FILE", help="Where the page goes; its numbers go to FILE.json.")],
+    prices: Annotated[
+        Path | None, typer.Option(metavar="TOML", help="Your prices and impacts; without it, an example.")
+    ] = None,
+    texts: Annotated[bool, typer.Option("--texts", help="Show example texts whole, if the scan copied them.")] = False,
+    example_prices: Annotated[
+        bool,
+        typer.Option("--example-prices", callback=_show_prices, is_eager=True, help="Print a file to edit and exit."),
+    ] = False,
+) -> None:
+    """Write the report of a scan: one HTML file that needs nothing else, and its numbers as JSON."""
+    from promptguard.logs.page import report as write_report
+
+    counts = write_report(folder, html, prices=prices, texts=texts)["counts"]
+    typer.echo(f"{counts['rows']:,} rows, {counts['flagged']:,} flagged: {html}, {html.with_suffix('.json')}")
+
+
+@app.command()
+def events(
+    folder: Scan,
+    out: Annotated[Path, typer.Option("-o", "--out", metavar="FILE", help="Where the JSON Lines go.")],
+    behaviour: Annotated[
+        bool, typer.Option("--behaviour", help="Also an event for each finding of behaviour; needs the report extra.")
+    ] = False,
+    prompts: Annotated[
+        bool, typer.Option("--prompts", help="Put texts into the events, if the scan copied them.")
+    ] = False,
+    ai_profile: Annotated[
+        bool,
+        typer.Option("--ai-profile", help="Add fields of OCSF 1.8.0's AI profile, which cannot be validated here."),
+    ] = False,
+) -> None:
+    """Write the flagged rows of a scan as OCSF Detection Findings (class 2004, schema 1.5.0)."""
+    from promptguard.logs import events as ocsf
+    from promptguard.logs import read_scan
+
+    found: Sequence[Finding] = ()
+    if behaviour:
+        from promptguard.logs.behaviour import of_scan
+
+        found = list(of_scan(read_scan(folder)))
+    number = ocsf.write(folder, out, findings=found, prompts=prompts, ai_profile=ai_profile)
+    typer.echo(f"{number:,} events: {out}")

@@ -10,7 +10,8 @@ All of this describes; none of it proves an intention. A nightly batch job flood
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+import zlib
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, TypeAlias
@@ -18,6 +19,8 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 from promptguard.errors import InputError, MissingExtraError
 
 if TYPE_CHECKING:
+    from pyarrow.dataset import Dataset
+
     from promptguard.logs.money import Prices
 
 try:
@@ -79,6 +82,8 @@ FLOORS: Mapping[str, float] = {
 """Rows an hour, money a day, output tokens a day, output tokens a row, near-duplicates an hour, variants."""
 NEAR = 8
 """Near-duplicates differ in at most this many of the 64 bits of ``near_hash``."""
+ROWS = 5_000_000
+"""Rows of a scan that are searched at once."""
 TURNS = 5
 """Fewest turns of a session that are called an escalation."""
 LEAST_TAU, MOST_P = 0.5, 0.01
@@ -139,8 +144,13 @@ class _Rows:
     near: Hashes
     flagged: npt.NDArray[np.bool_]
     application: Integers
+    applications: list[str]
     names: list[str]
     kinds: list[str]
+
+    def application_name(self, code: int) -> str:
+        """The name of an application, for a sentence."""
+        return "no application" if code < 0 else self.applications[code]
 
     def finding(self, kind: str, at: Integers, **rest: Any) -> Finding:
         """A finding over the rows at these places, all of one actor."""
@@ -174,7 +184,9 @@ def findings(table: pa.Table, *, prices: Prices | None = None) -> list[Finding]:
     absent = [name for name in COLUMNS if name not in table.column_names]
     if absent:
         raise InputError(f"the table lacks the columns {', '.join(absent)}")
-    table = table.filter(pc.equal(table["status"], "ok"))
+    table = table.filter(pc.equal(table["status"].cast(pa.string()), "ok"))
+    for name in ("user", "key", "session", "decision"):
+        table = table.set_column(table.column_names.index(name), name, table[name].cast(pa.string()))
     found = list(_escalations(table))
     rows = _rows(table, prices)
     if len(rows.row):
@@ -184,10 +196,53 @@ def findings(table: pa.Table, *, prices: Prices | None = None) -> list[Finding]:
     return sorted(found, key=lambda f: (order.index(f.kind), -f.excess, f.rows))
 
 
+def of_scan(dataset: Dataset, *, prices: Prices | None = None) -> Iterator[Finding]:
+    """Look for behaviour over all rows of a scan, at most about ``ROWS`` of them in memory.
+
+    Args:
+        dataset: the rows of a scan. Where there are more than ``ROWS``, the actors are split into parts, and what
+            is usual is what is usual in a part.
+        prices: what tokens cost.
+
+    Yields:
+        What ``findings`` finds in each part.
+    """
+    parts = -(-dataset.count_rows() // ROWS) or 1
+    repeated = ("status", "user", "session", "application", "key", "model", "decision")
+    for part in range(parts):
+        kept = []
+        for table in tables(dataset, COLUMNS):
+            if parts > 1:
+                table = table.filter(pa.array(actor_groups(table, parts) == part))
+            for name in repeated:  # strings that repeat take little room as a dictionary
+                table = table.set_column(table.column_names.index(name), name, table[name].dictionary_encode())
+            kept.append(table)
+        if kept:
+            yield from findings(pa.concat_tables(kept).unify_dictionaries(), prices=prices)
+
+
+def tables(dataset: Dataset, columns: Iterable[str]) -> Iterator[pa.Table]:
+    """The rows of a scan, a batch at a time."""
+    for batch in dataset.to_batches(columns=list(columns), batch_size=65_536, batch_readahead=1, fragment_readahead=1):
+        if len(batch):
+            yield pa.Table.from_batches([batch])
+
+
+def actor(table: pa.Table) -> Any:
+    """The actor of each row: its user, else its key, else its session."""
+    return pc.coalesce(*(table[name].cast(pa.string()) for name in ("user", "key", "session")))
+
+
+def actor_groups(table: pa.Table, number: int) -> Integers:
+    """A group below ``number`` for each row, the same for all rows of an actor; without one, by the thousand rows."""
+    codes, names = _codes(table["actor"] if "actor" in table.column_names else actor(table))
+    groups = np.array([zlib.crc32(name.encode()) % number for name in names] + [0])
+    return np.where(codes >= 0, groups[codes], table["row"].to_numpy() // 1_000 % number)
+
+
 def _rows(table: pa.Table, prices: Prices | None) -> _Rows:
-    actor = pc.coalesce(table["user"], table["key"], table["session"])
     kind = pc.if_else(pc.is_valid(table["user"]), "user", pc.if_else(pc.is_valid(table["key"]), "key", "session"))
-    table = table.append_column("actor", pc.binary_join_element_wise(kind, actor, " "))
+    table = table.append_column("actor", pc.binary_join_element_wise(kind, actor(table), " "))
     table = table.filter(pc.is_valid(table["actor"]))
     if prices is None:
         spend: Any = pa.nulls(len(table), pa.float64())
@@ -196,6 +251,7 @@ def _rows(table: pa.Table, prices: Prices | None) -> _Rows:
 
         spend = cost(table, prices)
     code, names = _codes(table["actor"])
+    application, applications = _codes(table["application"])
     time, timed = _times(table)
     row = _array(table["row"])
     order = np.lexsort((row, time, code))
@@ -210,7 +266,8 @@ def _rows(table: pa.Table, prices: Prices | None) -> _Rows:
         text=_codes(table["text_hash"])[0][order],
         near=_array(pc.fill_null(table["near_hash"], 0))[order].astype(np.uint64),
         flagged=_array(pc.fill_null(pc.not_equal(table["decision"], "allow"), False))[order],
-        application=_codes(table["application"])[0][order],
+        application=application[order],
+        applications=applications,
         names=[name for _, name in both],
         kinds=[kind for kind, _ in both],
     )
@@ -226,7 +283,7 @@ def _flooding(rows: _Rows) -> Iterator[Finding]:
     limit = _unusual(counts, FLOORS["flooding"])
     if limit is None:
         return
-    for actor, hours in _by_actor(where, counts > limit[1]):
+    for hours in _by_actor(where, counts > limit[1]):
         peak = counts[hours].max()
         involved = at[np.concatenate([members[h] for h in hours])]
         gaps = np.diff(np.sort(rows.time[involved])) / 1e6
@@ -237,8 +294,8 @@ def _flooding(rows: _Rows) -> Iterator[Finding]:
             involved,
             measured={"rows_in_busiest_hour": peak, "hours": len(hours), "median_gap_s": gap, "gap_variation": even},
             threshold={"rows_in_an_hour": limit[1], "usual": limit[0]},
-            why=f"{peak:,.0f} rows in one hour, where {limit[0]:,.0f} are usual and {limit[1]:,.0f} the limit; "
-            f"one every {gap:.3g} s" + (", evenly, as a script does" if even < 0.2 or gap < 1 else ""),
+            why=f"{peak:,.0f} rows in one hour (median {limit[0]:,.0f}, limit {limit[1]:,.0f}); one every {gap:.3g} s"
+            + (", evenly, as a script does" if even < 0.2 or gap < 1 else ""),
             excess=float(peak / limit[1]),
         )
 
@@ -254,7 +311,7 @@ def _spend(rows: _Rows, prices: Prices | None) -> Iterator[Finding]:
         return
     unit = prices.currency if prices is not None and priced else "output tokens"
     name = "spend" if priced else "output_tokens"
-    for actor, days in _by_actor(where, sums > limit[1]):
+    for days in _by_actor(where, sums > limit[1]):
         peak = float(sums[days].max())
         involved = at[np.concatenate([members[d] for d in days])]
         yield rows.finding(
@@ -262,7 +319,7 @@ def _spend(rows: _Rows, prices: Prices | None) -> Iterator[Finding]:
             involved,
             measured={f"{name}_on_worst_day": peak, "days": len(days), f"{name}_forecast_30_days": 30 * peak},
             threshold={f"{name}_a_day": limit[1], "usual": limit[0]},
-            why=f"{_amount(peak)} {unit} in a day, where {_amount(limit[0])} are usual and {_amount(limit[1])} the limit; "
+            why=f"{_amount(peak)} {unit} in a day (median {_amount(limit[0])}, limit {_amount(limit[1])}); "
             f"at that pace {_amount(30 * peak)} in 30 days",
             excess=peak / limit[1],
         )
@@ -289,8 +346,8 @@ def _long_outputs(rows: _Rows) -> Iterator[Finding]:
             at,
             measured={"rows": len(at), "share_of_rows": len(at) / len(members), "median_output_tokens": typical},
             threshold={"output_tokens": most, "usual": usual, "rows": 10, "share_of_rows": 0.5},
-            why=f"{len(at):,} of {len(members):,} rows of one application have outputs above {most:,.0f} tokens "
-            f"(typically {typical:,.0f}), where {usual:,.0f} are usual",
+            why=f"{len(at):,} of {len(members):,} rows in {rows.application_name(application)} have outputs above "
+            f"{most:,.0f} tokens, typically {typical:,.0f} (median of all {usual:,.0f})",
             excess=typical / most,
         )
 
@@ -309,7 +366,7 @@ def _fan_out(rows: _Rows) -> Iterator[Finding]:
             best = max(near_groups(rows.near[at[m]]), key=len)
             if len(best) > limit[1] and len(best) >= len(m) / 2 and len(np.unique(rows.text[at[m[best]]])) > 1:
                 largest[i], group[i] = len(best), at[m[best]]
-    for actor, hours in _by_actor(where, largest > 0):
+    for hours in _by_actor(where, largest > 0):
         peak = float(largest[hours].max())
         involved = np.concatenate([group[int(h)] for h in hours])
         texts = len(np.unique(rows.text[involved]))
@@ -318,15 +375,15 @@ def _fan_out(rows: _Rows) -> Iterator[Finding]:
             involved,
             measured={"near_duplicates_in_an_hour": peak, "hours": len(hours), "different_texts": texts},
             threshold={"near_duplicates_in_an_hour": limit[1], "usual": limit[0], "bits": NEAR},
-            why=f"{peak:,.0f} rows of one hour are near-duplicates of one another ({texts:,} different texts in "
-            f"all), where {limit[0]:,.0f} of one text are usual and {limit[1]:,.0f} the limit",
+            why=f"{peak:,.0f} rows of one hour are near-duplicates of one another (median {limit[0]:,.0f}, limit "
+            f"{limit[1]:,.0f}); {texts:,} different texts in all",
             excess=peak / limit[1],
         )
 
 
 def _probing(rows: _Rows) -> Iterator[Finding]:
     flagged = np.flatnonzero(rows.flagged & (rows.near != 0))
-    where, members = _groups(rows.actor[flagged], np.zeros_like(flagged))
+    _, members = _groups(rows.actor[flagged], np.zeros_like(flagged))
     best: list[Integers] = []
     for m in members:
         groups = [flagged[m[group]] for group in near_groups(rows.near[flagged[m]])]
@@ -346,7 +403,8 @@ def _probing(rows: _Rows) -> Iterator[Finding]:
             np.concatenate([group, passed]),
             measured={"variants": number, "attempts": len(group), "allowed": len(passed)},
             threshold={"variants": most + 1, "usual": usual, "bits": NEAR},
-            why=f"{number:,.0f} variants of one flagged text in {len(group):,} attempts, where {usual:,.0f} is usual; "
+            why=f"{number:,.0f} variants of one flagged text in {len(group):,} attempts "
+            f"(median {usual:,.0f}, limit {most:,.0f}); "
             + (f"{len(passed):,} near-duplicates were allowed" if len(passed) else "none was allowed"),
             excess=number / (most + 1),
         )
@@ -433,13 +491,13 @@ def _most_frequent(members: list[Integers], hashes: Hashes) -> Floats:
     return most
 
 
-def _by_actor(where: list[tuple[int, int]], chosen: npt.NDArray[np.bool_]) -> Iterator[tuple[int, Integers]]:
-    """Actors, each with the places of its chosen pairs."""
+def _by_actor(where: list[tuple[int, int]], chosen: npt.NDArray[np.bool_]) -> Iterator[Integers]:
+    """For each actor the places of its chosen pairs."""
     places: dict[int, list[int]] = {}
     for place in np.flatnonzero(chosen):
         places.setdefault(where[place][0], []).append(int(place))
-    for actor, own in places.items():
-        yield actor, np.array(own)
+    for own in places.values():
+        yield np.array(own)
 
 
 def near_groups(hashes: Hashes) -> list[Integers]:
@@ -472,9 +530,7 @@ def _near(hashes: Hashes, others: Hashes) -> npt.NDArray[np.bool_]:
 
 def _codes(column: Any) -> tuple[Integers, list[str]]:
     """A column of strings as numbers, and what they stand for; null is -1."""
-    encoded = column.combine_chunks().dictionary_encode() if isinstance(column, pa.ChunkedArray) else column
-    if isinstance(encoded, pa.ChunkedArray):
-        encoded = encoded.unify_dictionaries().combine_chunks()
+    encoded = column.cast(pa.string()).combine_chunks().dictionary_encode()
     return _array(pc.fill_null(encoded.indices.cast(pa.int64()), -1)), encoded.dictionary.to_pylist()
 
 

@@ -45,7 +45,9 @@ def columns(
                     f'<rect class="{key}" x="{x:.1f}" y="{y:.1f}" width="{0.8 * step:.1f}" height="{height:.1f}"/>'
                 )
         parts.append("</g>")
-    labels = sorted({0, len(buckets) // 4, len(buckets) // 2, 3 * len(buckets) // 4, len(buckets) - 1}) if buckets else []
+    labels = (
+        sorted({0, len(buckets) // 4, len(buckets) // 2, 3 * len(buckets) // 4, len(buckets) - 1}) if buckets else []
+    )
     for i in labels:
         x = _LEFT + (i + 0.5) * step
         anchor = "start" if i == 0 else "end" if i == len(buckets) - 1 else "middle"
@@ -55,7 +57,12 @@ def columns(
 
 
 def curve(
-    points: Sequence[tuple[float, float]], marks: Sequence[tuple[float, str]], *, name: str, title: str, description: str
+    points: Sequence[tuple[float, float]],
+    marks: Sequence[tuple[float, str]],
+    *,
+    name: str,
+    title: str,
+    description: str,
 ) -> str:
     """A falling line over thresholds from 0 to 1, with marks on the axis.
 

@@ -7,8 +7,7 @@ number of applications, actors and different flagged texts, not with the number 
 
 from __future__ import annotations
 
-import zlib
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
@@ -18,6 +17,7 @@ from promptguard.intents import INTENTS, references
 from promptguard.logs import behaviour
 from promptguard.logs.money import GROUPS, Ledger, Prices, cost
 from promptguard.policy import MODES
+from promptguard.types import Reason
 
 try:
     import numpy as np
@@ -42,8 +42,6 @@ CLUSTERED = 2_000
 """Different flagged texts that are clustered, at most: those with the smallest hashes, which is a random draw."""
 CLUSTER_DISTANCE = 0.35
 """Average cosine distance up to which clusters are joined."""
-BEHAVIOUR_ROWS = 5_000_000
-"""Rows that are searched for behaviour at once; more are searched in parts, each with all rows of its actors."""
 _DISTINCT = 4_096
 _BINS = 1_000
 _BARS = 120
@@ -159,11 +157,11 @@ def figures(dataset: Dataset, manifest: Mapping[str, Any], prices: Prices, *, te
     attacks = _Tally(["text_hash", "actor"], ["rows"])
     intents = _Tally(["intent"], ["rows"])
     absent = _Tally([], ["rows", *_ABSENT])
-    ledger, flagged_texts, distinct = Ledger(), _Flagged(), _Distinct()
+    ledger, flagged_texts, distinct, distinct_attacks = Ledger(), _Flagged(), _Distinct(), _Distinct()
     histogram = np.zeros(_BINS, dtype=np.int64)
     at_modes = dict.fromkeys(MODES, 0)
     nearest = None
-    for batch in _batches(dataset, _COLUMNS):
+    for batch in behaviour.tables(dataset, _COLUMNS):
         table = _derived(batch, prices)
         for tally in (*cuts.values(), hours, actors, reasons, absent):
             tally.add(table)
@@ -178,19 +176,21 @@ def figures(dataset: Dataset, manifest: Mapping[str, Any], prices: Prices, *, te
         named = [f.name for f in ok["probabilities"].type] + ["risk"]
         chances = chances[:, [named.index(name) for name in (*INTENTS, "risk")]]
         is_flagged = ok["flagged"].to_numpy().astype(bool)
-        ledger.add(_group(ok), is_flagged, chances, ok["cost"].to_numpy())
+        ledger.add(behaviour.actor_groups(ok, GROUPS), is_flagged, chances, ok["cost"].to_numpy())
         flagged = ok.filter(pa.array(is_flagged))
-        flagged_texts.add(flagged)
-        attacks.add(flagged)
+        attack = flagged.filter(_is_attack(flagged))
+        flagged_texts.add(attack)
+        distinct_attacks.add(attack["text_hash"])
+        attacks.add(attack)
         each = pc.list_flatten(flagged["intents"])
         intents.add(pa.table({"intent": each, "rows": pa.array(np.ones(len(each), dtype=np.int64))}))
-        near = flagged.filter(pc.equal(flagged["reason"], "risk")).select(["row", "risk", "application"])
-        nearest = pa.concat_tables([nearest, near] if nearest is not None else [near]).sort_by("risk").slice(0, 2_000)
+        near = flagged.filter(pc.equal(flagged["reason"], "risk")).select(["text_hash", "row", "risk", "application"])
+        nearest = _nearest(pa.concat_tables([nearest, near] if nearest is not None else [near]))
     counts = _counts(hours.table())
     by = {name: _cut(tally.table(), name, counts) for name, tally in cuts.items()}
     money = ledger.figures(prices, scan_prior)
-    found = list(_behaviour(dataset, counts["rows"], prices))
-    clusters = _clusters(flagged_texts, attacks.table())
+    found = list(behaviour.of_scan(dataset, prices=prices))
+    clusters = _clusters(flagged_texts, attacks.table(), distinct_attacks.estimate())
     candidates = _candidates(nearest, cuts["application"].table(), counts)
     _show(dataset, [*clusters["clusters"], *candidates], texts)
     every = hours.table()
@@ -204,8 +204,7 @@ def figures(dataset: Dataset, manifest: Mapping[str, Any], prices: Prices, *, te
         "time": _time(every),
         "reasons": _sorted(reasons.table().filter(pc.is_valid(reasons.table()["decision"])), "rows"),
         "intents": [
-            {**row, "references": list(references((row["intent"],), None))}
-            for row in _sorted(intents.table(), "rows")
+            {**row, "references": list(references((row["intent"],), None))} for row in _sorted(intents.table(), "rows")
         ],
         "by": by,
         "actors": _actors(actors.table()),
@@ -219,12 +218,6 @@ def figures(dataset: Dataset, manifest: Mapping[str, Any], prices: Prices, *, te
 
 
 # --- rows ---------------------------------------------------------------------------------------
-
-
-def _batches(dataset: Dataset, columns: Iterable[str]) -> Iterator[pa.Table]:
-    for batch in dataset.to_batches(columns=list(columns), batch_size=65_536, batch_readahead=1, fragment_readahead=1):
-        if len(batch):
-            yield pa.Table.from_batches([batch])
 
 
 _ABSENT: tuple[str, ...] = (
@@ -260,7 +253,7 @@ def _derived(table: pa.Table, prices: Prices) -> pa.Table:
         "first": time,
         "last": time,
         "worst": table["risk"],
-        "actor": pc.coalesce(table["user"], table["key"], table["session"]),
+        "actor": behaviour.actor(table),
         "actor_kind": pc.if_else(
             pc.is_valid(table["user"]), "user", pc.if_else(pc.is_valid(table["key"]), "key", "session")
         ),
@@ -268,18 +261,17 @@ def _derived(table: pa.Table, prices: Prices) -> pa.Table:
         "not_whole": number(pc.greater(table["characters_not_read"], 0)),
         "unreadable": number(pc.greater(table["characters_unreadable"], 0)),
     }
-    more |= {f"no_{n}": number(pc.is_null(table[n])) for n in (c[3:] for c in _ABSENT if c[:3] == "no_") if n != "tokens"}
+    more |= {
+        f"no_{n}": number(pc.is_null(table[n])) for n in (c[3:] for c in _ABSENT if c[:3] == "no_") if n != "tokens"
+    }
     for name, column in more.items():
         table = table.append_column(name, column)
     return table
 
 
-def _group(table: pa.Table) -> Any:
-    """The group of actors of each row; rows without an actor are grouped by the thousand."""
-    encoded = table["actor"].combine_chunks().dictionary_encode()
-    groups = np.array([zlib.crc32(name.encode()) % GROUPS for name in encoded.dictionary.to_pylist()] + [0])
-    places = pc.fill_null(encoded.indices.cast(pa.int64()), -1).to_numpy(zero_copy_only=False)
-    return np.where(places >= 0, groups[places], table["row"].to_numpy() // 1_000 % GROUPS)
+def _is_attack(flagged: pa.Table) -> Any:
+    """Not so for a text that is flagged because it was not read whole, whatever it says."""
+    return pc.invert(pc.is_in(flagged["reason"], pa.array([Reason.UNREADABLE, Reason.NOT_FULLY_READ], pa.string())))
 
 
 def _sorted(table: pa.Table, by: str, number: int | None = None) -> list[dict[str, Any]]:
@@ -297,7 +289,11 @@ def _cut(table: pa.Table, name: str, counts: Mapping[str, int]) -> dict[str, Any
     rows = _sorted(table.rename_columns(["name", *table.column_names[1:]]), "rows", SHOWN)
     for row in rows:
         row["share_flagged"] = row["flagged"] / max(1, row["rows"] - row["errors"])
-    return {"number": len(table.filter(pc.is_valid(table[name]))), "rows": rows, "others": counts["rows"] - sum(r["rows"] for r in rows)}
+    return {
+        "number": len(table.filter(pc.is_valid(table[name]))),
+        "rows": rows,
+        "others": counts["rows"] - sum(r["rows"] for r in rows),
+    }
 
 
 def _time(hours: pa.Table) -> dict[str, Any]:
@@ -309,7 +305,9 @@ def _time(hours: pa.Table) -> dict[str, Any]:
         return {**result, "buckets": []}
     at = known["hour"].to_numpy()
     span = int(at.max() - at.min())
-    unit, size = next(((u, s) for u, s in (("hour", 1), ("day", 24), ("week", 168)) if span / s < _BARS), ("4 weeks", 672))
+    unit, size = next(
+        ((u, s) for u, s in (("hour", 1), ("day", 24), ("week", 168)) if span / s < _BARS), ("4 weeks", 672)
+    )
     start = 96 if size >= 168 else 0  # 1970-01-01 was a Thursday: weeks start on Mondays
     places = (at - start) // size
     numbers = places - places.min()
@@ -330,7 +328,9 @@ def _actors(table: pa.Table) -> dict[str, Any]:
     rows = _sorted(known.filter(pc.greater(known["flagged"], 0)), "flagged", SHOWN)
     for row in rows:
         row["share_flagged"] = row["flagged"] / max(1, row["rows"] - row["errors"])
-        row["first"], row["last"] = (None if row[n] is None else _hour(row[n] // 3_600_000_000) for n in ("first", "last"))
+        row["first"], row["last"] = (
+            None if row[n] is None else _hour(row[n] // 3_600_000_000) for n in ("first", "last")
+        )
     return {"number": len(known), "with_flagged": pc.sum(pc.greater(known["flagged"], 0)).as_py() or 0, "rows": rows}
 
 
@@ -346,11 +346,11 @@ def _coverage(absent: pa.Table, errors: pa.Table, by: Mapping[str, Any]) -> dict
 # --- what is shown ------------------------------------------------------------------------------
 
 
-def _clusters(flagged: _Flagged, attacks: pa.Table) -> dict[str, Any]:
+def _clusters(flagged: _Flagged, attacks: pa.Table, different: int) -> dict[str, Any]:
     """Clusters of the flagged texts by the cosine of their vectors."""
     texts = flagged.texts()
     result: dict[str, Any] = {
-        "different_texts": len(attacks.group_by("text_hash").aggregate([])),
+        "different_texts": different,
         "clustered": len(texts),
         "clusters": [],
     }
@@ -381,6 +381,14 @@ def _clusters(flagged: _Flagged, attacks: pa.Table) -> dict[str, Any]:
         )
     result["number"] = int(labels.max()) + 1
     return result
+
+
+def _nearest(table: pa.Table) -> pa.Table:
+    """The rows with the least risk, one for each text."""
+    order = [("risk", "ascending"), ("row", "ascending")]
+    first = table.sort_by(order).group_by("text_hash", use_threads=False)
+    chosen = first.aggregate([("row", "first"), ("risk", "first"), ("application", "first")])
+    return chosen.rename_columns(["text_hash", "row", "risk", "application"]).sort_by(order).slice(0, 2_000)
 
 
 def _candidates(nearest: pa.Table | None, applications: pa.Table, counts: Mapping[str, int]) -> list[dict[str, Any]]:
@@ -453,24 +461,6 @@ def _grid(
         row = {"risk": risk, "mode": mode, "rows": flagged, "share": flagged / max(1, counts["scored"])}
         rows.append(row | {"risky": min(float(risky_above[place]), flagged)})
     return {"rows": sorted(rows, key=lambda row: row["risk"])}
-
-
-def _behaviour(dataset: Dataset, number: int, prices: Prices) -> Iterator[behaviour.Finding]:
-    parts = -(-number // BEHAVIOUR_ROWS) or 1
-    coded = [name for name in ("status", "user", "session", "application", "key", "model", "decision")]
-    for part in range(parts):
-        tables = []
-        for table in _batches(dataset, behaviour.COLUMNS):
-            if parts > 1:
-                own = table.append_column("actor", pc.coalesce(table["user"], table["key"], table["session"]))
-                table = table.filter(pa.array(_group(own) % parts == part))
-            for name in coded:
-                table = table.set_column(table.column_names.index(name), name, table[name].dictionary_encode())
-            tables.append(table)
-        whole = pa.concat_tables(tables).unify_dictionaries()
-        for name in coded:
-            whole = whole.set_column(whole.column_names.index(name), name, whole[name].cast(pa.string()))
-        yield from behaviour.findings(whole, prices=prices)
 
 
 def _found(found: Sequence[behaviour.Finding], dataset: Dataset, prices: Prices) -> dict[str, Any]:

@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import Any, TypeAlias
 
 from promptguard.errors import InputError, MissingExtraError
-from promptguard.fusion import log_odds, logistic
+from promptguard.fusion import log_odds
 from promptguard.intents import INTENTS
 
 try:
@@ -201,9 +201,10 @@ def cost(table: pa.Table, prices: Prices) -> pa.ChunkedArray:
     Returns:
         The cost of each row, in the prices' currency.
     """
-    models = pc.unique(table["model"]).to_pylist()
+    names = table["model"].cast(pa.string())
+    models = pc.unique(names).to_pylist()
     known = {model: prices.of(model) for model in models}
-    place = pc.index_in(table["model"], pa.array(models, pa.string()))
+    place = pc.index_in(names, pa.array(models, pa.string()))
     unpriced = Price(math.nan, math.nan)
     total: Any = None
     for kind in ("input", "output"):
@@ -315,11 +316,6 @@ def _prior(counts: Floats, scan_prior: float) -> float:
             return estimate
         prior = estimate
     return prior
-
-
-def corrected(risk: float, prior: float, scan_prior: float) -> float:
-    """A probability of the scan, restated at another share of risky traffic."""
-    return logistic(log_odds(min(max(risk, 1e-9), 1 - 1e-9)) + log_odds(prior) - log_odds(scan_prior))
 
 
 def _interval(values: Floats) -> dict[str, float]:

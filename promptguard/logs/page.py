@@ -162,8 +162,9 @@ def summary(numbers: Mapping[str, Any]) -> dict[str, list[str]]:
     if numbers["intents"]:
         most = ", ".join(f"{row['intent'].replace('_', ' ')} ({row['rows']:,})" for row in numbers["intents"][:3])
         security.append(f"Most frequent among the flagged rows: {most}.")
-    applications = [r for r in numbers["by"]["application"]["rows"] if r["name"] is not None and r["flagged"]]
-    if applications:
+    # A share of a few rows says little.
+    applications = [r for r in numbers["by"]["application"]["rows"] if r["name"] is not None and r["rows"] >= 100]
+    if counts["flagged"] and applications:
         worst = max(applications, key=lambda row: (row["share_flagged"], row["rows"]))
         security.append(
             f"The application with the largest share of flagged rows is {worst['name']}: "
@@ -208,9 +209,9 @@ def _share(value: float) -> str:
 
 
 def _plain(value: float) -> str:
-    if value == 0 or abs(value) >= 100:
+    if value == 0 or value >= 100:
         return f"{value:,.0f}"
-    return f"{value:.2f}" if abs(value) >= 1 else f"{value:.2g}"
+    return f"{value:.2f}" if value >= 0.01 else "<0.01"
 
 
 def _money(value: float | None, currency: str) -> str:

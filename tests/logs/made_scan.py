@@ -51,7 +51,9 @@ def rows(number: int, *, seed: int = 0, days: int = 60, attacks: float = 0.01, t
         "row": np.arange(number),
         "time": time,
         "user": np.char.add("u", user.astype(str)).astype(object),
-        "session": np.char.add(np.char.add("s", user.astype(str)), np.char.add("-", (np.arange(number) // 400).astype(str))).astype(object),
+        "session": np.char.add(
+            np.char.add("s", user.astype(str)), np.char.add("-", (np.arange(number) // 400).astype(str))
+        ).astype(object),
         "application": np.array(APPLICATIONS, dtype=object)[application],
         "key": np.char.add("key-", application.astype(str)).astype(object),
         "model": np.array(MODELS, dtype=object)[draw.choice(3, number, p=[0.6, 0.3, 0.1])],
@@ -135,7 +137,10 @@ def table(columns: dict[str, Any], mode: str = "balanced") -> pa.Table:
     names = np.array(INTENTS, dtype=object)[columns["intent"]]
     risky = (risk >= review) & ~failed
     text = np.where(risky, TEXTS["prompt_injection"], TEXTS["benign"]) if columns["with_text"] else nothing
-    span = [[{"start": 28, "end": 88, "intent": n, "probability": 0.9}] if r else [] for n, r in zip(names, risky, strict=True)]
+    span = [
+        [{"start": 28, "end": 88, "intent": n, "probability": 0.9}] if r else []
+        for n, r in zip(names, risky, strict=True)
+    ]
     data: dict[str, Any] = {
         "row": columns["row"],
         "file": ["log.jsonl"] * number,
@@ -169,7 +174,9 @@ def table(columns: dict[str, Any], mode: str = "balanced") -> pa.Table:
     }  # fmt: skip
     columns_of = [f.name for f in SCHEMA if columns["with_text"] or f.name not in ("text", "context")]
     arrays = [
-        value if isinstance(value := data[name], pa.Array) else pa.array(value, SCHEMA.field(name).type, from_pandas=True)
+        value
+        if isinstance(value := data[name], pa.Array)
+        else pa.array(value, SCHEMA.field(name).type, from_pandas=True)
         for name in columns_of
     ]
     return pa.Table.from_arrays(arrays, schema=pa.schema([SCHEMA.field(name) for name in columns_of]))
@@ -180,7 +187,7 @@ def write(folder: Path, scan: pa.Table, *, shards: int = 2, prior: float = 0.1) 
     folder.mkdir(parents=True, exist_ok=True)
     size = -(-len(scan) // shards)
     for i in range(shards):
-        pq.write_table(scan.slice(i * size, size), folder / f"part-{i:05d}.parquet")
+        pq.write_table(scan.slice(i * size, size), folder / f"part-{i:05d}.parquet", row_group_size=65_536)
     manifest = {
         "schema_version": 1, "bundle": "made+0", "thresholds": THRESHOLDS, "mode": "balanced", "prior": prior,
         "sources": [{"path": "log.jsonl", "size": 1, "mtime": 0}], "preset": "plain", "counts": {"rows": len(scan)},
