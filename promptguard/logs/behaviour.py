@@ -82,7 +82,7 @@ FLOORS: Mapping[str, float] = {
 """Rows an hour, money a day, output tokens a day, output tokens a row, near-duplicates an hour, variants."""
 NEAR = 8
 """Near-duplicates differ in at most this many of the 64 bits of ``near_hash``."""
-ROWS = 5_000_000
+ROWS = 2_000_000
 """Rows of a scan that are searched at once."""
 TURNS = 5
 """Fewest turns of a session that are called an escalation."""
@@ -236,7 +236,7 @@ def actor(table: pa.Table) -> Any:
 def actor_groups(table: pa.Table, number: int) -> Integers:
     """A group below ``number`` for each row, the same for all rows of an actor; without one, by the thousand rows."""
     codes, names = _codes(table["actor"] if "actor" in table.column_names else actor(table))
-    groups = np.array([zlib.crc32(name.encode()) % number for name in names] + [0])
+    groups = np.array([zlib.crc32(name.encode()) % number for name in names.to_pylist()] + [0])
     return np.where(codes >= 0, groups[codes], table["row"].to_numpy() // 1_000 % number)
 
 
@@ -255,7 +255,7 @@ def _rows(table: pa.Table, prices: Prices | None) -> _Rows:
     time, timed = _times(table)
     row = _array(table["row"])
     order = np.lexsort((row, time, code))
-    both = [name.split(" ", 1) for name in names]
+    both = [name.split(" ", 1) for name in names.to_pylist()]
     return _Rows(
         row=row[order],
         actor=code[order],
@@ -267,7 +267,7 @@ def _rows(table: pa.Table, prices: Prices | None) -> _Rows:
         near=_array(pc.fill_null(table["near_hash"], 0))[order].astype(np.uint64),
         flagged=_array(pc.fill_null(pc.not_equal(table["decision"], "allow"), False))[order],
         application=application[order],
-        applications=applications,
+        applications=applications.to_pylist(),
         names=[name for _, name in both],
         kinds=[kind for kind, _ in both],
     )
@@ -278,14 +278,13 @@ def _rows(table: pa.Table, prices: Prices | None) -> _Rows:
 
 def _flooding(rows: _Rows) -> Iterator[Finding]:
     at = np.flatnonzero(rows.timed)
-    where, members = _groups(rows.actor[at], rows.time[at] // _HOUR)
-    counts = np.array([len(m) for m in members], dtype=np.float64)
-    limit = _unusual(counts, FLOORS["flooding"])
+    groups = _Groups(rows.actor[at], rows.time[at] // _HOUR)
+    limit = _unusual(groups.counts, FLOORS["flooding"])
     if limit is None:
         return
-    for hours in _by_actor(where, counts > limit[1]):
-        peak = counts[hours].max()
-        involved = at[np.concatenate([members[h] for h in hours])]
+    for hours in groups.by_first(groups.counts > limit[1]):
+        peak = float(groups.counts[hours].max())
+        involved = at[np.concatenate([groups.members(h) for h in hours])]
         gaps = np.diff(np.sort(rows.time[involved])) / 1e6
         gap = float(np.median(gaps))
         even = float(stats.median_abs_deviation(gaps)) / gap if gap else 0.0
@@ -296,7 +295,7 @@ def _flooding(rows: _Rows) -> Iterator[Finding]:
             threshold={"rows_in_an_hour": limit[1], "usual": limit[0]},
             why=f"{peak:,.0f} rows in one hour (median {limit[0]:,.0f}, limit {limit[1]:,.0f}); one every {gap:.3g} s"
             + (", evenly, as a script does" if even < 0.2 or gap < 1 else ""),
-            excess=float(peak / limit[1]),
+            excess=peak / limit[1],
         )
 
 
@@ -304,16 +303,16 @@ def _spend(rows: _Rows, prices: Prices | None) -> Iterator[Finding]:
     priced = prices is not None and bool(np.isfinite(rows.cost).any())
     amount = rows.cost if priced else rows.output
     at = np.flatnonzero(rows.timed & np.isfinite(amount))
-    where, members = _groups(rows.actor[at], rows.time[at] // _DAY)
-    sums = np.array([amount[at[m]].sum() for m in members])
+    groups = _Groups(rows.actor[at], rows.time[at] // _DAY)
+    sums = groups.sums(amount[at])
     limit = _unusual(sums, FLOORS["spend" if priced else "spend_tokens"])
     if limit is None:
         return
     unit = prices.currency if prices is not None and priced else "output tokens"
     name = "spend" if priced else "output_tokens"
-    for days in _by_actor(where, sums > limit[1]):
+    for days in groups.by_first(sums > limit[1]):
         peak = float(sums[days].max())
-        involved = at[np.concatenate([members[d] for d in days])]
+        involved = at[np.concatenate([groups.members(d) for d in days])]
         yield rows.finding(
             "spend",
             involved,
@@ -329,15 +328,18 @@ def _long_outputs(rows: _Rows) -> Iterator[Finding]:
     known = np.flatnonzero(np.isfinite(rows.output))
     limits: dict[int, tuple[float, float]] = {}
     long: npt.NDArray[np.bool_] = np.zeros(len(rows.row), dtype=bool)
-    for (application, _), members in zip(*_groups(rows.application[known], np.zeros_like(known)), strict=True):
-        limit = _unusual(rows.output[known[members]], FLOORS["long_output"])
+    applications = _Groups(rows.application[known])
+    for i in range(len(applications)):
+        members = known[applications.members(i)]
+        limit = _unusual(rows.output[members], FLOORS["long_output"])
         if limit is not None:
-            limits[application] = limit
-            long[known[members]] = rows.output[known[members]] > limit[1]
-    where, members_of = _groups(rows.actor[known], rows.application[known])
-    for (_, application), members in zip(where, members_of, strict=True):
-        at = known[members][long[known[members]]]
-        if len(at) < 10 or len(at) < len(members) / 2:
+            limits[int(applications.first[i])] = limit
+            long[members] = rows.output[members] > limit[1]
+    groups = _Groups(rows.actor[known], rows.application[known])
+    for number in np.flatnonzero(groups.sums(long[known].astype(np.float64)) >= 10):
+        members = known[groups.members(number)]
+        at, application = members[long[members]], int(groups.second[number])
+        if len(at) < len(members) / 2:
             continue
         usual, most = limits[application]
         typical = float(np.median(rows.output[at]))
@@ -354,21 +356,21 @@ def _long_outputs(rows: _Rows) -> Iterator[Finding]:
 
 def _fan_out(rows: _Rows) -> Iterator[Finding]:
     at = np.flatnonzero(rows.timed & (rows.near != 0))
-    where, members = _groups(rows.actor[at], rows.time[at] // _HOUR)
-    same = _most_frequent(members, rows.near[at])
-    limit = _unusual(same, FLOORS["fan_out"])
+    groups = _Groups(rows.actor[at], rows.time[at] // _HOUR)
+    limit = _unusual(groups.most_frequent(rows.near[at]), FLOORS["fan_out"])
     if limit is None:
         return
-    largest: Floats = np.zeros(len(members))
-    group: dict[int, Integers] = {}
-    for i, m in enumerate(members):
-        if len(m) > limit[1]:
-            best = max(near_groups(rows.near[at[m]]), key=len)
-            if len(best) > limit[1] and len(best) >= len(m) / 2 and len(np.unique(rows.text[at[m[best]]])) > 1:
-                largest[i], group[i] = len(best), at[m[best]]
-    for hours in _by_actor(where, largest > 0):
+    largest: Floats = np.zeros(len(groups))
+    alike: dict[int, Integers] = {}
+    for i in np.flatnonzero(groups.counts > limit[1]):
+        members = at[groups.members(i)]
+        group = near_groups(rows.near[members])
+        best = members[group == np.argmax(np.bincount(group[group >= 0]))]
+        if len(best) > limit[1] and len(best) >= len(members) / 2 and len(np.unique(rows.text[best])) > 1:
+            largest[i], alike[int(i)] = len(best), best
+    for hours in groups.by_first(largest > 0):
         peak = float(largest[hours].max())
-        involved = np.concatenate([group[int(h)] for h in hours])
+        involved = np.concatenate([alike[int(h)] for h in hours])
         texts = len(np.unique(rows.text[involved]))
         yield rows.finding(
             "fan_out",
@@ -383,11 +385,13 @@ def _fan_out(rows: _Rows) -> Iterator[Finding]:
 
 def _probing(rows: _Rows) -> Iterator[Finding]:
     flagged = np.flatnonzero(rows.flagged & (rows.near != 0))
-    _, members = _groups(rows.actor[flagged], np.zeros_like(flagged))
+    actors = _Groups(rows.actor[flagged])
     best: list[Integers] = []
-    for m in members:
-        groups = [flagged[m[group]] for group in near_groups(rows.near[flagged[m]])]
-        best.append(max(groups, key=lambda group: len(np.unique(rows.text[group]))))
+    for i in range(len(actors)):
+        members = flagged[actors.members(i)]
+        group = near_groups(rows.near[members])
+        different = np.unique(np.stack([group, rows.text[members]]), axis=1)[0]
+        best.append(members[group == np.argmax(np.bincount(different[different >= 0]))])
     variants = np.array([len(np.unique(rows.text[group])) for group in best], dtype=np.float64)
     # A few actors cannot tell what is usual: there the floor alone decides.
     usual, most = _unusual(variants, FLOORS["probing"] - 1) or (1.0, FLOORS["probing"] - 1)
@@ -423,10 +427,11 @@ def _escalations(table: pa.Table) -> Iterator[Finding]:
     order = np.lexsort((row, time, code))
     order = order[(np.bincount(code, flagged)[code[order]] > 0) & np.isfinite(risk[order])]
     candidates = []
-    for (session, _), members in zip(*_groups(code[order], np.zeros_like(order)), strict=True):
-        at = order[members]
+    sessions = _Groups(code[order])
+    for i in np.flatnonzero(sessions.counts >= TURNS):
+        at, session = order[sessions.members(i)], int(sessions.first[i])
         half, third = len(at) // 2, len(at) - len(at) // 3
-        if len(at) >= TURNS and not flagged[at[:half]].any() and flagged[at[third:]].any():
+        if not flagged[at[:half]].any() and flagged[at[third:]].any():
             candidates.append((session, at))
     candidates.sort(key=lambda candidate: -float(risk[candidate[1][-1]]))
     for session, at in candidates[:SESSIONS]:
@@ -443,7 +448,7 @@ def _escalations(table: pa.Table) -> Iterator[Finding]:
             kind="escalation",
             actor=table[kind][int(at[0])].as_py(),
             actor_kind=kind,
-            session=names[session],
+            session=names[session].as_py(),
             rows=tuple(sorted(row[at].tolist())),
             start=_moment(times.min()) if len(times) else None,
             end=_moment(times.max()) if len(times) else None,
@@ -468,56 +473,69 @@ def _unusual(values: Floats, floor: float) -> tuple[float, float] | None:
     return float(np.exp(median)), max(float(np.exp(median + DEVIATIONS * deviation)), floor)
 
 
-def _groups(first: Integers, second: Integers) -> tuple[list[tuple[int, int]], list[Integers]]:
-    """Pairs of values, and the places of each pair."""
-    if not len(first):
-        return [], []
-    order = np.lexsort((second, first))
-    changes = np.flatnonzero((np.diff(first[order]) != 0) | (np.diff(second[order]) != 0)) + 1
-    members = np.split(order, changes)
-    return [(int(first[m[0]]), int(second[m[0]])) for m in members], members
+class _Groups:
+    """Places grouped by a pair of numbers."""
+
+    def __init__(self, first: Integers, second: Integers | None = None) -> None:
+        second = np.zeros_like(first) if second is None else second
+        self._order = np.lexsort((second, first))
+        first, second = first[self._order], second[self._order]
+        new = np.ones(len(first), dtype=bool)
+        new[1:] = (np.diff(first) != 0) | (np.diff(second) != 0)
+        self._starts = np.append(np.flatnonzero(new), len(first))
+        self.first, self.second = first[new], second[new]
+        self.counts: Floats = np.diff(self._starts).astype(np.float64)
+
+    def __len__(self) -> int:
+        return len(self.first)
+
+    def members(self, number: int | np.integer[Any]) -> Integers:
+        """Places in a group."""
+        return self._order[self._starts[number] : self._starts[number + 1]]
+
+    def sums(self, values: Floats) -> Floats:
+        """Sum of the values in each group."""
+        return np.add.reduceat(values[self._order], self._starts[:-1]) if len(self) else np.zeros(0)
+
+    def most_frequent(self, values: Hashes) -> Floats:
+        """How often the most frequent value of each group is in it."""
+        group = np.repeat(np.arange(len(self)), self.counts.astype(np.int64))
+        values = values[self._order]
+        order = np.lexsort((values, group))
+        group, values = group[order], values[order]
+        new = np.ones(len(group), dtype=bool)
+        new[1:] = (np.diff(group) != 0) | (values[1:] != values[:-1])
+        starts = np.flatnonzero(new)
+        most: Floats = np.zeros(len(self))
+        np.maximum.at(most, group[starts], np.diff(starts, append=len(group)))
+        return most
+
+    def by_first(self, chosen: npt.NDArray[np.bool_]) -> list[Integers]:
+        """Numbers of the chosen groups, those with the same first number together."""
+        numbers = np.flatnonzero(chosen)
+        changes = np.flatnonzero(np.diff(self.first[numbers])) + 1
+        return np.split(numbers, changes) if len(numbers) else []
 
 
-def _most_frequent(members: list[Integers], hashes: Hashes) -> Floats:
-    """How often the most frequent hash of each group is in it."""
-    if not members:
-        return np.zeros(0)
-    group: Integers = np.empty(len(hashes), dtype=np.int64)
-    group[np.concatenate(members)] = np.repeat(np.arange(len(members)), [len(m) for m in members])
-    order = np.lexsort((hashes, group))
-    new = np.flatnonzero((np.diff(group[order], prepend=-1) != 0) | (np.diff(hashes[order], prepend=0) != 0))
-    most: Floats = np.zeros(len(members))
-    np.maximum.at(most, group[order][new], np.diff(new, append=len(order)))
-    return most
-
-
-def _by_actor(where: list[tuple[int, int]], chosen: npt.NDArray[np.bool_]) -> Iterator[Integers]:
-    """For each actor the places of its chosen pairs."""
-    places: dict[int, list[int]] = {}
-    for place in np.flatnonzero(chosen):
-        places.setdefault(where[place][0], []).append(int(place))
-    for own in places.values():
-        yield np.array(own)
-
-
-def near_groups(hashes: Hashes) -> list[Integers]:
+def near_groups(hashes: Hashes) -> Integers:
     """Groups of near-duplicates, each around the most frequent hash that is not yet in one.
 
     Args:
         hashes: ``near_hash`` of each row.
 
     Returns:
-        Places of the rows of each group. Of more than 2,000 different hashes the most frequent are grouped.
+        The number of each row's group. Of more than 2,000 different hashes the most frequent are grouped, the
+        rest have -1.
     """
     values, inverse, counts = np.unique(hashes, return_inverse=True, return_counts=True)
     left = np.argsort(-counts, kind="stable")[:_MOST_HASHES]
-    leader: Integers = np.full(len(values), -1)
+    group: Integers = np.full(len(values), -1)
+    number = 0
     while len(left):
         joins = np.bitwise_count(values[left] ^ values[left[0]]) <= NEAR
-        leader[left[joins]] = left[0]
-        left = left[~joins]
-    of = leader[inverse]
-    return [np.flatnonzero(of == name) for name in np.unique(of[of >= 0])]
+        group[left[joins]] = number
+        number, left = number + 1, left[~joins]
+    return group[inverse]
 
 
 def _near(hashes: Hashes, others: Hashes) -> npt.NDArray[np.bool_]:
@@ -528,10 +546,10 @@ def _near(hashes: Hashes, others: Hashes) -> npt.NDArray[np.bool_]:
     return near
 
 
-def _codes(column: Any) -> tuple[Integers, list[str]]:
+def _codes(column: Any) -> tuple[Integers, pa.Array]:
     """A column of strings as numbers, and what they stand for; null is -1."""
     encoded = column.cast(pa.string()).combine_chunks().dictionary_encode()
-    return _array(pc.fill_null(encoded.indices.cast(pa.int64()), -1)), encoded.dictionary.to_pylist()
+    return _array(pc.fill_null(encoded.indices.cast(pa.int64()), -1)), encoded.dictionary
 
 
 def _array(column: Any, null: Any = None) -> Any:

@@ -53,7 +53,7 @@ def report(
     paid = Prices.load(prices)
     numbers = figures(read_scan(folder), read_manifest(folder), paid, texts=texts)
     _write(page, render(numbers))
-    _write(page.with_suffix(".json"), json.dumps(numbers, indent=1) + "\n")
+    _write(page.with_suffix(".json"), json.dumps(numbers, ensure_ascii=False) + "\n")
     return numbers
 
 
