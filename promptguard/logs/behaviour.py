@@ -217,15 +217,18 @@ def of_scan(dataset: Dataset, *, prices: Prices | None = None) -> Iterator[Findi
             for name in repeated:  # strings that repeat take little room as a dictionary
                 table = table.set_column(table.column_names.index(name), name, table[name].dictionary_encode())
             kept.append(table)
-        if kept:
-            yield from findings(pa.concat_tables(kept).unify_dictionaries(), prices=prices)
+        yield from findings(pa.concat_tables(kept).unify_dictionaries(), prices=prices)
 
 
 def tables(dataset: Dataset, columns: Iterable[str]) -> Iterator[pa.Table]:
-    """The rows of a scan, a batch at a time."""
-    for batch in dataset.to_batches(columns=list(columns), batch_size=65_536, batch_readahead=1, fragment_readahead=1):
+    """The rows of a scan, a batch at a time; one table without rows where there are none."""
+    names, empty = list(columns), True
+    for batch in dataset.to_batches(columns=names, batch_size=65_536, batch_readahead=1, fragment_readahead=1):
         if len(batch):
+            empty = False
             yield pa.Table.from_batches([batch])
+    if empty:
+        yield dataset.schema.empty_table().select(names)
 
 
 def actor(table: pa.Table) -> Any:

@@ -275,7 +275,8 @@ def _is_attack(flagged: pa.Table) -> Any:
 
 
 def _sorted(table: pa.Table, by: str, number: int | None = None) -> list[dict[str, Any]]:
-    rows: list[dict[str, Any]] = table.sort_by([(by, "descending")]).slice(0, number).to_pylist()
+    names = [(name, "ascending") for name in table.column_names if pa.types.is_string(table[name].type)]
+    rows: list[dict[str, Any]] = table.sort_by([(by, "descending"), *names]).slice(0, number).to_pylist()
     return rows
 
 
@@ -337,7 +338,7 @@ def _actors(table: pa.Table) -> dict[str, Any]:
 def _coverage(absent: pa.Table, errors: pa.Table, by: Mapping[str, Any]) -> dict[str, Any]:
     return {
         "numbers": {name: cut["number"] for name, cut in by.items()},
-        "rows_without": {name: absent[name][0].as_py() for name in _ABSENT},
+        "rows_without": {name: absent[name][0].as_py() or 0 for name in _ABSENT},
         "errors": _sorted(errors, "rows", SHOWN),
         "different_errors": len(errors),
     }

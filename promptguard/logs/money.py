@@ -41,7 +41,8 @@ EXAMPLE = Path(__file__).parent / "prices.toml"
 GROUPS = 200
 """Groups of actors that the bootstrap draws from."""
 REPLICATES = 500
-_EDGES: Floats = np.linspace(-12.0, 12.0, 193)
+_NODES: Floats = np.linspace(-12.0, 12.0, 193)
+_STEP = 0.125
 _OUTPUTS = (*INTENTS, "risk")
 _LEAST_PRIOR = 1e-6
 _Z90 = 1.6448536269514722  # half of a 90 % range, in standard deviations
@@ -219,9 +220,8 @@ class Ledger:
     """Keeps of the rows what the money needs."""
 
     def __init__(self) -> None:
-        cells = len(_EDGES) - 1
-        self._counts: Integers = np.zeros((GROUPS, 2, len(_OUTPUTS), cells), dtype=np.int64)
-        self._spend: Floats = np.zeros((GROUPS, cells))
+        self._counts: Floats = np.zeros((GROUPS, 2, len(_OUTPUTS), len(_NODES)))
+        self._spend: Floats = np.zeros((GROUPS, len(_NODES)))
         self._flagged_spend: Floats = np.zeros(GROUPS)
         self.priced = 0
         self.unpriced = 0
@@ -235,16 +235,18 @@ class Ledger:
             probabilities: rows × (ten intents and the risk), at the scan's prior.
             spend: what it cost; NaN where that is not known.
         """
-        cells = len(_EDGES) - 1
-        place = np.clip(np.searchsorted(_EDGES, logit(np.clip(probabilities, 1e-9, 1 - 1e-9))) - 1, 0, cells - 1)
-        base = (group * 2 + flagged) * len(_OUTPUTS)
-        flat = (base[:, None] + np.arange(len(_OUTPUTS))) * cells + place
-        self._counts += np.bincount(flat.ravel(), minlength=self._counts.size).reshape(self._counts.shape)
+        # A row is shared by the two nodes its log-odds lie between, in proportion: their mean is its log-odds.
+        place = np.clip((logit(np.clip(probabilities, 1e-9, 1 - 1e-9)) - _NODES[0]) / _STEP, 0, len(_NODES) - 1.001)
+        lower = place.astype(np.int64)
+        upper_share = place - lower
+        flat = (((group * 2 + flagged) * len(_OUTPUTS))[:, None] + np.arange(len(_OUTPUTS))) * len(_NODES) + lower
         known = np.isfinite(spend)
+        of_risk = group[known] * len(_NODES) + lower[known, -1]
+        for up, share in ((0, 1 - upper_share), (1, upper_share)):
+            self._counts += _sums(flat.ravel() + up, share.ravel(), self._counts)
+            self._spend += _sums(of_risk + up, share[known, -1] * spend[known], self._spend)
         self.priced += int(known.sum())
         self.unpriced += int((~known).sum())
-        risk = group[known] * cells + place[known, -1]
-        self._spend += np.bincount(risk, spend[known], self._spend.size).reshape(self._spend.shape)
         self._flagged_spend += np.bincount(group[known & flagged], spend[known & flagged], GROUPS)
 
     def figures(self, prices: Prices, scan_prior: float, seed: int = 0) -> dict[str, Any]:
@@ -268,8 +270,7 @@ class Ledger:
         counts = np.tensordot(drawn, self._counts, 1)
         prior = np.array([prices.prior or _prior(c.sum(axis=0)[-1], scan_prior) for c in counts])
         shift = logit(prior) - log_odds(scan_prior)
-        centres = (_EDGES[:-1] + _EDGES[1:]) / 2
-        probability = expit(centres[None, :] + shift[:, None])
+        probability = expit(_NODES[None, :] + shift[:, None])
         attempts = np.einsum("rdoc,rc->rdo", counts, probability)
         losses = {}
         total: Floats = np.zeros((REPLICATES + 1, 2))
@@ -307,15 +308,19 @@ def _prior(counts: Floats, scan_prior: float) -> float:
     total = counts.sum()
     if not total:
         return scan_prior
-    centres = (_EDGES[:-1] + _EDGES[1:]) / 2
     prior = scan_prior
     for _ in range(200):
-        risky = expit(centres + log_odds(prior) - log_odds(scan_prior))
+        risky = expit(_NODES + log_odds(prior) - log_odds(scan_prior))
         estimate = min(max(float(counts @ risky / total), _LEAST_PRIOR), 1 - _LEAST_PRIOR)
         if abs(estimate - prior) < 1e-3 * prior:
             return estimate
         prior = estimate
     return prior
+
+
+def _sums(places: Integers, weights: Floats, like: Floats) -> Floats:
+    sums: Floats = np.bincount(places, weights, like.size).astype(np.float64)
+    return sums.reshape(like.shape)
 
 
 def _interval(values: Floats) -> dict[str, float]:

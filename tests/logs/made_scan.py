@@ -107,7 +107,8 @@ def planted(columns: dict[str, Any]) -> dict[str, Any]:
                   text_id=many(25) + 7_000_000,
                   near_hash=np.random.default_rng(3).integers(1, 2**62, 25).astype(np.uint64))  # fmt: skip
     columns = add(columns, user="fan", time=base + many(90) * 30_000_000, text_id=many(90) + 8_000_000,
-                  near_hash=np.uint64(0xF0F0F0F0F0F0F0F0) ^ (np.uint64(1) << (many(90) % 8).astype(np.uint64)))  # fmt: skip
+                  near_hash=np.uint64(0xF0F0F0F0F0F0F0F0) ^ (np.uint64(1) << (many(90) % 8).astype(np.uint64))
+                  )  # fmt: skip
     columns = add(columns, user="prober", time=base + many(12) * 60_000_000, text_id=many(12) + 9_000_000,
                   near_hash=np.uint64(0x0F0F0F0F0F0F0F0F) ^ (np.uint64(1) << (many(12) % 4).astype(np.uint64)),
                   risk=[0.95] * 10 + [0.3, 0.1], intent=1)  # fmt: skip
@@ -128,6 +129,7 @@ def table(columns: dict[str, Any], mode: str = "balanced") -> pa.Table:
     noise = np.random.default_rng(5).normal(size=(int(flagged.sum()), 384)) / np.sqrt(384)
     vectors = columns["centres"][columns["intent"][flagged]] + 0.6 * noise
     vectors /= np.linalg.norm(vectors, axis=1, keepdims=True)
+    flat = pa.array(vectors.astype(np.float16).ravel())
     offsets = np.concatenate([[0], np.cumsum(flagged * 384)]).astype(np.int32)
     nothing = np.array([None] * number, dtype=object)
 
@@ -166,7 +168,7 @@ def table(columns: dict[str, Any], mode: str = "balanced") -> pa.Table:
         "windows": known(np.ones(number), pa.int32()),
         "characters_not_read": known(np.zeros(number), pa.int32()),
         "characters_unreadable": known(np.zeros(number), pa.int32()),
-        "vector": pa.ListArray.from_arrays(offsets, pa.array(vectors.astype(np.float16).ravel()), mask=pa.array(~flagged)),
+        "vector": pa.ListArray.from_arrays(offsets, flat, mask=pa.array(~flagged)),
         "bundle": ["made+0"] * number,
         "original": ["{}"] * number,
         "text": text,
