@@ -78,7 +78,7 @@ def render(numbers: Mapping[str, Any]) -> str:
         "number": lambda value: "–" if value is None else f"{value:,.0f}",
         "share": _share,
         "money": lambda value: _money(value, currency),
-        "interval": lambda value: f"{_plain(value['value'])} ({_plain(value['low'])}–{_plain(value['high'])})",
+        "plain": _plain,
         "sum": lambda value: f"{_money(value['value'], currency)} ({_plain(value['low'])}–{_plain(value['high'])})",
         "words": lambda value: str(value).replace("_", " "),
         "day": lambda value: "–" if value is None else value[:16].replace("T", " "),
