@@ -91,6 +91,7 @@ LEAST_TAU, MOST_P = 0.5, 0.01
 SESSIONS = 5_000
 """Most sessions that are tested for escalation: those whose risk ends highest."""
 _HOUR, _DAY = 3_600_000_000, 86_400_000_000
+_YEAR_2200, _MOST_TOKENS = 7_258_118_399_999_999, 1_000_000_000
 _MOST_HASHES = 2_000
 
 
@@ -184,7 +185,7 @@ def findings(table: pa.Table, *, prices: Prices | None = None) -> list[Finding]:
     absent = [name for name in COLUMNS if name not in table.column_names]
     if absent:
         raise InputError(f"the table lacks the columns {', '.join(absent)}")
-    table = table.filter(pc.equal(table["status"].cast(pa.string()), "ok"))
+    table = plausible(table.filter(pc.equal(table["status"].cast(pa.string()), "ok")))
     for name in ("user", "key", "session", "decision"):
         table = table.set_column(table.column_names.index(name), name, table[name].cast(pa.string()))
     found = list(_escalations(table))
@@ -221,14 +222,33 @@ def of_scan(dataset: Dataset, *, prices: Prices | None = None) -> Iterator[Findi
 
 
 def tables(dataset: Dataset, columns: Iterable[str]) -> Iterator[pa.Table]:
-    """The rows of a scan, a batch at a time; one table without rows where there are none."""
+    """The plausible rows of a scan, a batch at a time; one table without rows where there are none."""
     names, empty = list(columns), True
     for batch in dataset.to_batches(columns=names, batch_size=65_536, batch_readahead=1, fragment_readahead=1):
         if len(batch):
             empty = False
-            yield pa.Table.from_batches([batch])
+            yield plausible(pa.Table.from_batches([batch]))
     if empty:
         yield dataset.schema.empty_table().select(names)
+
+
+def plausible(table: pa.Table) -> pa.Table:
+    """The table without what can only be a mistake in the log, which becomes null.
+
+    That is a time before 1970 or after 2199, and a number of tokens below 0 or above 10⁹.
+    """
+    for name, most in (("time", _YEAR_2200), ("input_tokens", _MOST_TOKENS), ("output_tokens", _MOST_TOKENS)):
+        column = table[name].cast(pa.timestamp("us", tz="UTC")) if name == "time" else table[name]
+        value = column.cast(pa.int64())
+        fits = pc.and_(pc.greater_equal(value, 0), pc.less_equal(value, most))
+        column = pc.if_else(fits, column, pa.scalar(None, column.type))
+        table = table.set_column(table.column_names.index(name), name, column)
+    return table
+
+
+def microseconds(table: pa.Table) -> Any:
+    """The time of each row since 1970."""
+    return table["time"].cast(pa.int64())
 
 
 def actor(table: pa.Table) -> Any:
@@ -564,8 +584,8 @@ def _array(column: Any, null: Any = None) -> Any:
 
 def _times(table: pa.Table) -> tuple[Integers, npt.NDArray[np.bool_]]:
     """Microseconds since 1970, 0 where there is no time; and where there is one."""
-    micros = table["time"].cast(pa.timestamp("us", tz="UTC")).cast(pa.int64())
-    return _array(pc.fill_null(micros, 0)), _array(pc.is_valid(micros))
+    known = microseconds(table)
+    return _array(pc.fill_null(known, 0)), _array(pc.is_valid(known))
 
 
 def _amount(value: float) -> str:

@@ -241,7 +241,7 @@ def _derived(table: pa.Table, prices: Prices) -> pa.Table:
         return pc.cast(pc.fill_null(mask, False), pa.int64())
 
     ok = pc.equal(table["status"], "ok")
-    time = table["time"].cast(pa.timestamp("us", tz="UTC")).cast(pa.int64())
+    time = behaviour.microseconds(table)
     hour = pc.divide(time, pa.scalar(3_600_000_000, pa.int64()))
     more = {
         "rows": pa.array(np.ones(len(table), dtype=np.int64)),
@@ -257,12 +257,15 @@ def _derived(table: pa.Table, prices: Prices) -> pa.Table:
         "actor_kind": pc.if_else(
             pc.is_valid(table["user"]), "user", pc.if_else(pc.is_valid(table["key"]), "key", "session")
         ),
+        "no_time": number(pc.is_null(time)),
         "no_tokens": number(pc.and_(pc.is_null(table["input_tokens"]), pc.is_null(table["output_tokens"]))),
         "not_whole": number(pc.greater(table["characters_not_read"], 0)),
         "unreadable": number(pc.greater(table["characters_unreadable"], 0)),
     }
     more |= {
-        f"no_{n}": number(pc.is_null(table[n])) for n in (c[3:] for c in _ABSENT if c[:3] == "no_") if n != "tokens"
+        f"no_{n}": number(pc.is_null(table[n]))
+        for n in (c[3:] for c in _ABSENT if c[:3] == "no_")
+        if n not in ("time", "tokens")
     }
     for name, column in more.items():
         table = table.append_column(name, column)
@@ -307,7 +310,8 @@ def _time(hours: pa.Table) -> dict[str, Any]:
     at = known["hour"].to_numpy()
     span = int(at.max() - at.min())
     unit, size = next(
-        ((u, s) for u, s in (("hour", 1), ("day", 24), ("week", 168)) if span / s < _BARS), ("4 weeks", 672)
+        ((u, s) for u, s in (("hour", 1), ("day", 24), ("week", 168), ("4 weeks", 672)) if span / s < _BARS),
+        ("52 weeks", 8_736),
     )
     start = 96 if size >= 168 else 0  # 1970-01-01 was a Thursday: weeks start on Mondays
     places = (at - start) // size
@@ -469,13 +473,12 @@ def _found(found: Sequence[behaviour.Finding], dataset: Dataset, prices: Prices)
 
     rows = np.unique(np.concatenate([np.array(f.rows, dtype=np.int64) for f in found])) if found else np.zeros(0, int)
     burnt = 0.0
-    columns = ["row", "model", "input_tokens", "output_tokens"]
+    columns = ["row", "time", "model", "input_tokens", "output_tokens"]
     costly = [f for f in found if f.kind in ("flooding", "spend", "long_output", "fan_out")]
     if costly:
         of_cost = pa.array(np.unique(np.concatenate([np.array(f.rows, dtype=np.int64) for f in costly])))
         for batch in dataset.to_batches(columns=columns, filter=ds.field("row").isin(of_cost)):
-            if len(batch):
-                burnt += pc.sum(cost(pa.Table.from_batches([batch]), prices)).as_py() or 0.0
+            burnt += pc.sum(cost(behaviour.plausible(pa.Table.from_batches([batch])), prices)).as_py() or 0.0
     return {
         "findings": [finding.to_dict() for finding in found],
         "counts": {kind: sum(f.kind == kind for f in found) for kind in behaviour.KINDS},

@@ -15,6 +15,8 @@ import numpy as np
 import pyarrow as pa
 import pytest
 from command_line import run
+from hypothesis import HealthCheck, Phase, given, settings
+from hypothesis import strategies as st
 
 pytest.importorskip("sklearn")
 pytest.importorskip("jinja2")
@@ -261,10 +263,12 @@ def test_what_comes_from_the_logs_is_escaped(tmp_path: Path) -> None:
     "changes",
     [
         {"time": None},
+        {"time": 2**62},
         {"user": None},
         {"user": None, "session": None, "key": None},
         {"application": None, "model": None, "source": None, "user_role": None},
         {"input_tokens": None, "output_tokens": None},
+        {"input_tokens": 2**62, "output_tokens": -1},
         {"decision": "allow", "reason": "below_threshold", "intents": [], "vector": None},
         {"status": "error", "error": "not JSON", "decision": None, "reason": None, "risk": None, "intents": None,
          "spans": None, "vector": None, "probabilities": None, "text_hash": None, "near_hash": None},
@@ -286,12 +290,49 @@ def test_a_scan_of_nothing_has_a_report(tmp_path: Path) -> None:
     Page((tmp_path / "r.html").read_text(encoding="utf-8"))
 
 
-@pytest.mark.parametrize(("days", "unit"), [(2, "hour"), (60, "day"), (500, "week"), (4_000, "4 weeks")])
+@pytest.mark.parametrize(
+    ("days", "unit"), [(2, "hour"), (60, "day"), (500, "week"), (3_000, "4 weeks"), (8_000, "52 weeks")]
+)
 def test_the_unit_of_time_suits_the_period(days: int, unit: str, tmp_path: Path) -> None:
     scan = made_scan.write(tmp_path / "scan", made_scan.table(made_scan.rows(2_000, days=days)))
     time = report(scan, tmp_path / "r.html")["time"]
     assert time["unit"] == unit
     assert sum(bucket["rows"] for bucket in time["buckets"]) == 2_000
+
+
+@settings(
+    max_examples=30,
+    deadline=None,
+    phases=(Phase.explicit, Phase.generate),
+    suppress_health_check=[HealthCheck.function_scoped_fixture],
+)
+@given(data=st.data())
+def test_rows_of_any_kind_have_a_report(data: st.DataObject, tmp_path: Path) -> None:
+    number = data.draw(st.integers(1, 60))
+    draw = np.random.default_rng(data.draw(st.integers(0, 2**32)))
+    columns = made_scan.rows(
+        number, seed=data.draw(st.integers(0, 99)), attacks=data.draw(st.sampled_from([0, 0.5, 1]))
+    )
+    table = made_scan.table(columns)
+    few = st.lists(st.one_of(st.none(), st.text(max_size=3)), min_size=1, max_size=3)
+    for name in ("user", "session", "key", "application", "model", "source", "user_role", "file", "error", "text_hash"):
+        values: list[Any] = data.draw(few)
+        if name == "text_hash":
+            values = [None if value is None else f"{abs(hash(value)):016x}"[:16] for value in values]
+        column = pa.array([values[i] for i in draw.integers(0, len(values), number)], pa.string())
+        table = table.set_column(table.column_names.index(name), name, column)
+    whole = st.lists(st.one_of(st.none(), st.integers(-(2**62), 2**62)), min_size=1, max_size=3)
+    for name, kind in (
+        ("time", pa.timestamp("us", tz="UTC")),
+        ("output_tokens", pa.int64()),
+        ("near_hash", pa.uint64()),
+    ):
+        values = [None if v is None else v if name == "time" else abs(v) for v in data.draw(whole)]
+        column = pa.array([values[i] for i in draw.integers(0, len(values), number)], kind)
+        table = table.set_column(table.column_names.index(name), name, column)
+    numbers = report(made_scan.write(tmp_path / "scan", table, shards=1), tmp_path / "r.html")
+    json.dumps(numbers, allow_nan=False)
+    Page((tmp_path / "r.html").read_text(encoding="utf-8"))
 
 
 # --- errors and the command line ----------------------------------------------------------------
