@@ -1,8 +1,9 @@
 """The command line: parse, call the library, print.
 
 Results go to standard output, progress and errors to standard error. Exit status 0: it ran; 1: it could not;
-2: it was called wrongly; 10: the text was flagged, if ``--exit-code`` asks for it. No error shows a text that
-was to be analysed, and none shows a traceback.
+2: it was called wrongly; 3: a scan is finished, with rows that could not be read; 10: the text was flagged, if
+``--exit-code`` asks for it; 130: interrupted. No error shows a text that was to be analysed, and none shows a
+traceback.
 """
 
 from __future__ import annotations
@@ -33,6 +34,12 @@ if TYPE_CHECKING:
 
 FLAGGED = 10
 """Exit status of a flagged text under ``--exit-code``."""
+
+ROWS_NOT_READ = 3
+"""Exit status of a finished scan in which some rows have no verdict."""
+
+INTERRUPTED = 130
+"""Exit status after Ctrl-C."""
 
 _PRECISIONS = ("fp32", "fp16", "int8")
 _CONTEXTS: tuple[str, ...] = (
@@ -272,6 +279,72 @@ def _print_text(text: str) -> None:
 
         text = visible(text, keep="\n\t")
     typer.echo(text, nl=not text.endswith("\n"), color=True)  # else it would drop escape sequences
+
+
+# --- scan ---------------------------------------------------------------------------------------
+
+
+@app.command()
+def scan(
+    sources: Annotated[
+        list[str],
+        typer.Argument(metavar="SOURCE…", help="Files, folders, patterns; - for JSON Lines on standard input."),
+    ],
+    out: Annotated[Path, typer.Option("--out", "-o", metavar="FOLDER", help="A new folder, or a scan to go on with.")],
+    preset: Annotated[str, typer.Option(metavar="NAME", help="Format of the rows: auto, openai, … (docs/logs.md).")] = (
+        "auto"
+    ),
+    mapping: Annotated[
+        list[str] | None, typer.Option("--map", metavar="FIELD=PATH", help="Where a field stands; may be repeated.")
+    ] = None,
+    turns: Annotated[str, typer.Option(metavar="last|all", help="all: also new tool results and documents.")] = "last",
+    form: Annotated[str, typer.Option("--format", metavar="parquet|jsonl", help="Of what is written.")] = "parquet",
+    workers: Annotated[int | None, typer.Option(metavar="N", help="Processes; by default one a core.")] = None,
+    mode: Mode = "balanced",
+    model: Model = None,
+    prior: Annotated[float | None, typer.Option(help="Share of risky traffic to state probabilities at.")] = None,
+    copy_text: Annotated[bool, typer.Option("--copy-text", help="Write texts and contexts, too.")] = False,
+    restart: Annotated[bool, typer.Option("--restart", help="Throw away what an earlier scan wrote there.")] = False,
+    as_json: AsJson = False,
+) -> None:
+    """Score every row of logs; interrupted, the same command goes on where it stopped."""
+    from promptguard import logs
+    from promptguard.terminal_scan import ScanProgress, facts, show_scan
+
+    paths = dict(_assignment(given) for given in mapping or ())
+    with ScanProgress() as progress:
+        try:
+            result = logs.scan(
+                sources,
+                out,
+                preset=preset,
+                map=paths,
+                turns=turns,
+                format=cast("Any", form),
+                workers=(os.cpu_count() or 1) if workers is None else workers,
+                model=model,
+                mode=mode,
+                prior=prior,
+                copy_text=copy_text,
+                resume=not restart,
+                progress=progress,
+            )
+        except KeyboardInterrupt:
+            progress.stop()
+            _fail("interrupted; the same command goes on from there", INTERRUPTED)
+    if as_json:
+        _print_json(facts(result))
+    else:
+        show_scan(result)
+    if result.errors:
+        raise typer.Exit(ROWS_NOT_READ)
+
+
+def _assignment(given: str) -> tuple[str, str]:
+    name, equals, path = given.partition("=")
+    if not equals or not path:
+        raise InputError("--map must be FIELD=PATH, as in --map text=event.prompt")
+    return name, path
 
 
 # --- model --------------------------------------------------------------------------------------

@@ -7,8 +7,9 @@ import os
 import threading
 import time
 import weakref
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -300,6 +301,29 @@ class Guard:
             messages.not_read(conversation),
         )
 
+    def as_map(
+        self, text: str = "text", context: str | None = None
+    ) -> Callable[[Mapping[str, Sequence[Any]]], dict[str, list[Any]]]:
+        """A function for ``datasets.Dataset.map(…, batched=True)``, in one process or several.
+
+        Args:
+            text: name of the column with the texts.
+            context: name of a column with contexts, each as ``analyze`` takes it; None if there is none.
+
+        Returns:
+            A function from a batch's columns to the columns ``decision``, ``reason``, ``risk``, ``intents`` and
+            ``probabilities``. It raises as ``analyze`` does, and InputError where a column is missing.
+        """
+        return partial(_map_batch, self, text, context)
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Everything but what is loaded: a copy in another process loads its own."""
+        return {name: value for name, value in vars(self).items() if name not in ("_lock", "_ready")}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        vars(self).update(state, _lock=threading.Lock(), _ready=None)
+        _GUARDS.add(self)
+
     @property
     def model(self) -> str:
         """Name, version and hash of the bundle.
@@ -371,6 +395,24 @@ def _checked(pairs: Iterable[tuple[str, ContextLike]]) -> Iterable[tuple[str, Co
         if not isinstance(pair[0], str):
             raise InputError(f"prompt must be a string, not {type(pair[0]).__name__}")
         yield pair[0], pair[1]
+
+
+def _map_batch(
+    guard: Guard, text: str, context: str | None, batch: Mapping[str, Sequence[Any]]
+) -> dict[str, list[Any]]:
+    """Columns of verdicts for a batch of columns; see ``Guard.as_map``."""
+    for name in (text, context):
+        if name is not None and name not in batch:
+            raise InputError(f"the batch has no column {name!r}")
+    contexts = batch[context] if context is not None else [None] * len(batch[text])
+    analyses = guard.analyze_many(zip(batch[text], contexts, strict=True))
+    return {
+        "decision": [analysis.decision.value for analysis in analyses],
+        "reason": [analysis.reason.value for analysis in analyses],
+        "risk": [analysis.risk for analysis in analyses],
+        "intents": [list(analysis.intents) for analysis in analyses],
+        "probabilities": [dict(analysis.probabilities) for analysis in analyses],
+    }
 
 
 _GUARDS: weakref.WeakSet[Guard] = weakref.WeakSet()

@@ -1,4 +1,4 @@
-"""Put the figures of result files into README.md and docs/model-card.md, between their markers.
+"""Put the figures of result files into README.md, docs/model-card.md and docs/logs.md, between their markers.
 
     python scripts/write_tables.py
 
@@ -15,7 +15,7 @@ from typing import Any
 
 ROOT = Path(__file__).parent.parent
 RESULTS = ROOT / "benchmarks" / "results"
-PAGES = (ROOT / "README.md", ROOT / "docs" / "model-card.md")
+PAGES = (ROOT / "README.md", ROOT / "docs" / "model-card.md", ROOT / "docs" / "logs.md")
 BASELINES = {
     "words of the text": "TF-IDF + logistic regression: text",
     "words of the context": "the same: context",
@@ -45,6 +45,7 @@ def main() -> None:
         "wording": wording(json.loads((RESULTS / "wording.json").read_text())),
         "ablations": ablation(quality),
         "latency": latency(json.loads((RESULTS / "latency.json").read_text())),
+        "scan": scan(json.loads((RESULTS / "scan.json").read_text())),
         "circumstances": circumstances(quality),
         "parity": parity(json.loads((RESULTS / "parity.json").read_text())),
         "peers": peers(others),
@@ -278,6 +279,27 @@ def latency(result: dict[str, Any]) -> str:
         for r in result["rows"]
     ]
     return rows_of(["text tokens", "context tokens", "context", "median ms", "10–90 %", "times the ceiling"], body)
+
+
+def scan(result: dict[str, Any]) -> str:
+    body = [
+        [
+            "unique texts of 60 tokens under one context of 180" if name == "unique" else "mix",
+            f"{log['rows']:,}",
+            percent(log.get("repeats", 0.0)),
+            f"{log['loop']['rows_per_cpu_second']:,.0f} ({log['loop']['rows_per_second']:,.0f})",
+            f"{log['scan']['rows_per_cpu_second']:,.0f} ({log['scan']['rows_per_second']:,.0f})",
+            "yes" if log["verdicts_equal"] else "no",
+        ]
+        for name, log in result["logs"].items()
+    ]
+    head = ["log", "rows", "repeats", "loop: rows a processor second (a second)", "scan: the same", "verdicts equal"]
+    share = percent(result["logs"]["unique"]["share_of_ceiling"])
+    return rows_of(head, body) + (
+        f"\n{result['date'][:10]}, {result['machine']['cpu']} ({result['machine']['cores']} cores, "
+        f"load {result['load_before']:.1f} before the start), {result['model']}; the unique texts reach {share} of "
+        f"the machine's 8-bit ceiling; `python {result['command']}`\n"
+    )
 
 
 def parity(result: dict[str, Any]) -> str:

@@ -1,6 +1,9 @@
-"""Logged prompts: what a scan wrote, and the report, the findings and the events made of it.
+"""Batch scoring of logged prompts: ``scan`` writes a verdict for every row, ``read_scan`` opens what it wrote.
 
-Importing this package loads nothing heavy; the functions do when they are first asked for.
+``report`` makes a page and numbers of it. Needs the extras ``logs`` and ``report``; ``docs/logs.md`` describes what is
+read and what is written, ``docs/report.md`` the report, the findings of behaviour and the events.
+
+Importing this package loads nothing heavy; what needs pyarrow is imported when it is first asked for.
 """
 
 from __future__ import annotations
@@ -8,15 +11,20 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from promptguard.logs.output import read_manifest
     from promptguard.logs.page import report
-    from promptguard.logs.schema import read_manifest, read_scan
+    from promptguard.logs.read import read_scan
+    from promptguard.logs.run import Progress, ScanResult, scan
 
-__all__ = ["read_manifest", "read_scan", "report"]
+__all__ = ["Progress", "ScanResult", "read_manifest", "read_scan", "report", "scan"]
 
 _LATER = {
-    "read_manifest": "promptguard.logs.schema",
-    "read_scan": "promptguard.logs.schema",
+    "Progress": "promptguard.logs.run",
+    "ScanResult": "promptguard.logs.run",
+    "read_manifest": "promptguard.logs.output",
+    "read_scan": "promptguard.logs.read",
     "report": "promptguard.logs.page",
+    "scan": "promptguard.logs.run",
 }
 
 

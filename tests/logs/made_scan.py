@@ -12,7 +12,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from promptguard.intents import INTENTS
-from promptguard.logs.schema import SCHEMA
+from promptguard.logs.schema import schema
 
 THRESHOLDS = {
     "risk": {"low-alarm": 0.9, "balanced": 0.6, "strict": 0.2},
@@ -174,14 +174,12 @@ def table(columns: dict[str, Any], mode: str = "balanced") -> pa.Table:
         "text": text,
         "context": nothing,
     }  # fmt: skip
-    columns_of = [f.name for f in SCHEMA if columns["with_text"] or f.name not in ("text", "context")]
+    kept = schema(copy_text=columns["with_text"])
     arrays = [
-        value
-        if isinstance(value := data[name], pa.Array)
-        else pa.array(value, SCHEMA.field(name).type, from_pandas=True)
-        for name in columns_of
+        value if isinstance(value := data[field.name], pa.Array) else pa.array(value, field.type, from_pandas=True)
+        for field in kept
     ]
-    return pa.Table.from_arrays(arrays, schema=pa.schema([SCHEMA.field(name) for name in columns_of]))
+    return pa.Table.from_arrays(arrays, schema=kept)
 
 
 def write(folder: Path, scan: pa.Table, *, shards: int = 2, prior: float = 0.1) -> Path:
@@ -191,8 +189,10 @@ def write(folder: Path, scan: pa.Table, *, shards: int = 2, prior: float = 0.1) 
     for i in range(shards):
         pq.write_table(scan.slice(i * size, size), folder / f"part-{i:05d}.parquet", row_group_size=65_536)
     manifest = {
-        "schema_version": 1, "bundle": "made+0", "thresholds": THRESHOLDS, "mode": "balanced", "prior": prior,
-        "sources": [{"path": "log.jsonl", "size": 1, "mtime": 0}], "preset": "plain", "counts": {"rows": len(scan)},
+        "schema_version": 1, "promptguard": "0", "bundle": "made+0", "mode": "balanced", "prior": prior,
+        "thresholds": THRESHOLDS, "preset": "plain", "format": "parquet", "copy_text": "text" in scan.column_names,
+        "status": "finished", "rows": len(scan), "parts": [{"file": f"part-{i:05d}.parquet"} for i in range(shards)],
+        "sources": [{"path": "log.jsonl", "size": 1, "mtime": 0}],
     }  # fmt: skip
     (folder / "manifest.json").write_text(json.dumps(manifest), encoding="utf-8")
     return folder

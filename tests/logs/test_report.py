@@ -339,7 +339,7 @@ def test_rows_of_any_kind_have_a_report(data: st.DataObject, tmp_path: Path) -> 
 
 
 def test_a_folder_without_a_scan_is_an_input_error(tmp_path: Path) -> None:
-    with pytest.raises(InputError, match="no output of a scan"):
+    with pytest.raises(InputError, match="no scan"):
         report(tmp_path, tmp_path / "r.html")
     assert not (tmp_path / "r.html").exists()
 

@@ -1,0 +1,513 @@
+"""A scan: rows of logs to rows of verdicts, in order, each text scored once, and resumed where it stopped."""
+
+from __future__ import annotations
+
+import json
+import multiprocessing
+import time
+from collections import Counter, OrderedDict, deque
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import Future, ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any, Protocol
+
+from promptguard import __version__
+from promptguard.errors import BackendError, InputError
+from promptguard.guard import Guard
+from promptguard.logs import score
+from promptguard.logs.output import FORMATS, Output, OutputFormat, Part
+from promptguard.logs.presets import Mapper, Row
+from promptguard.logs.readers import MOST_ROW_BYTES, Reader, Record, dataset_source, is_dataset
+from promptguard.logs.schema import SCHEMA_VERSION
+from promptguard.logs.score import Pair, Settings, Verdict, pair_key
+from promptguard.logs.sources import STANDARD_INPUT, Source, find
+from promptguard.policy import severity
+from promptguard.types import Context, Decision
+
+PART_ROWS = 20_000
+"""Rows of a part: what at most is done again after an interruption."""
+
+_CHUNK_ROWS = 256
+_CHUNK_CHARACTERS = 4 * 2**20
+_JOB_PAIRS = 16
+_KNOWN_VERDICTS = 65_536
+"""Most verdicts that are kept for texts that come again: about a kilobyte each."""
+
+
+@dataclass(frozen=True, slots=True)
+class Progress:
+    """How far a scan is.
+
+    Attributes:
+        rows: rows written, those of earlier runs included.
+        errors: of them, rows without a verdict.
+        flagged: of them, rows that are not allowed.
+        share: how much of the input has been read, in [0, 1]; None where its size is unknown.
+    """
+
+    rows: int
+    errors: int
+    flagged: int
+    share: float | None
+
+
+@dataclass(frozen=True, slots=True)
+class ScanResult:
+    """What a scan did.
+
+    Attributes:
+        rows: rows written: one for every row read.
+        ok: rows with a verdict.
+        errors: rows without one; each says why.
+        flagged: rows whose decision is anything but *allow*.
+        seconds: time this run took.
+        preset: the preset of most rows.
+        presets: rows of each preset.
+        folder: where the parts and the manifest are.
+        resumed: rows that an earlier run had finished.
+        passed_over: files of folders that were not read because of their names.
+    """
+
+    rows: int
+    ok: int
+    errors: int
+    flagged: int
+    seconds: float
+    preset: str
+    presets: Mapping[str, int]
+    folder: Path
+    resumed: int = 0
+    passed_over: tuple[str, ...] = ()
+
+
+def scan(
+    sources: Any,
+    out: Path | str,
+    *,
+    preset: str = "auto",
+    map: Mapping[str, str] | None = None,
+    turns: str = "last",
+    format: OutputFormat = "parquet",
+    workers: int = 1,
+    model: Path | str | None = None,
+    mode: str = "balanced",
+    prior: float | None = None,
+    copy_text: bool = False,
+    resume: bool = True,
+    part_rows: int = PART_ROWS,
+    progress: Callable[[Progress], None] | None = None,
+) -> ScanResult:
+    """Score every row of logs and write one row for each, in order.
+
+    Interrupted at any moment, the same call goes on where the last finished part ends and gives the same parts as a
+    run that was not interrupted. A folder that holds the finished scan is left as it is.
+
+    Args:
+        sources: a path, folder, glob pattern or ``-`` (JSON Lines on standard input), a list of them, or a
+            ``datasets.Dataset``.
+        out: a new or empty folder, or that of the scan to go on with.
+        preset: format of the rows; ``auto`` recognises each row's.
+        map: paths of fields by name, before those of the preset, as in ``{"text": "event.prompt"}``.
+        turns: of a conversation ``last`` scores the user's last turn, ``all`` also what is new from tools and
+            documents; the row then has the worst verdict.
+        format: ``parquet`` or ``jsonl``.
+        workers: processes that score. 1 scores in this process; with more, a script needs the
+            ``if __name__ == "__main__":`` that the standard library's multiprocessing asks for.
+        model: folder of a bundle; None for the one that comes with the package.
+        mode: ``low-alarm``, ``balanced`` or ``strict``.
+        prior: share of risky traffic to state probabilities at, in (0, 1); None for the bundle's own.
+        copy_text: also write the text and its context.
+        resume: go on with an unfinished scan in ``out``; False removes it and starts anew.
+        part_rows: rows of a part.
+        progress: called now and then, and at the end.
+
+    Returns:
+        The counts.
+
+    Raises:
+        InputError: an argument is unusable, a source has changed since the scan began, or ``out`` holds a scan
+            with other settings.
+        ModelError, BackendError: the model cannot be used, or a worker process was ended from outside.
+        OSError: a file cannot be read or written, for example on a full disk. What was finished stays.
+    """
+    began = time.perf_counter()
+    if format not in FORMATS:
+        raise InputError(f"format must be one of {', '.join(FORMATS)}")
+    if not isinstance(workers, int) or workers < 1:
+        raise InputError("workers must be a whole number, at least 1")
+    if not isinstance(part_rows, int) or part_rows < 1:
+        raise InputError("part_rows must be a whole number, at least 1")
+    mapper = Mapper(preset, map, turns)
+    settings = Settings(model, mode, prior)
+    guard = settings.guard()
+    dataset = sources if is_dataset(sources) else None
+    passed_over: list[str] = []
+    if dataset is not None:
+        found = [dataset_source(dataset)]
+    else:
+        given = [sources] if isinstance(sources, str | Path) else list(sources)
+        found, passed_over = find(given, leave_out=Path(out))
+    about = {
+        "schema_version": SCHEMA_VERSION,
+        "promptguard": __version__,
+        "bundle": guard.model,
+        "mode": mode,
+        "prior": guard.prior,
+        "thresholds": guard.thresholds.to_dict(),
+        "preset": preset,
+        "map": dict(map or {}),
+        "turns": turns,
+        "format": format,
+        "copy_text": copy_text,
+        "part_rows": part_rows,
+    }
+    output = Output(Path(out))
+    try:
+        scanned, parts, finished = _before(output, about, found, resume=resume)
+        tally = _Tally(parts)
+        resumed = tally.rows
+        if not finished:
+            scorer = _Serial(guard) if workers == 1 else _Pool(settings, workers)
+            with scorer, score.one_thread():
+                run = _Run(output, about, scanned, parts, tally, dataset, scorer, progress)
+                run.all(mapper)
+            output.write_manifest({**about, "status": "finished", **tally.counts(), **_listed(scanned, parts)})
+        output.tidy()
+    finally:
+        output.close()
+    return ScanResult(
+        rows=tally.rows,
+        ok=tally.rows - tally.errors,
+        errors=tally.errors,
+        flagged=tally.flagged,
+        seconds=time.perf_counter() - began,
+        preset=tally.presets.most_common(1)[0][0] if tally.presets else preset,
+        presets=dict(tally.presets),
+        folder=Path(out),
+        resumed=resumed,
+        passed_over=tuple(passed_over),
+    )
+
+
+def _listed(sources: Sequence[Source], parts: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    return {"sources": [source.to_dict() for source in sources], "parts": list(parts)}
+
+
+def _before(
+    output: Output, about: Mapping[str, Any], found: list[Source], *, resume: bool
+) -> tuple[list[Source], list[dict[str, Any]], bool]:
+    """The sources as they were when the scan began, the parts that are finished, and whether all is."""
+    known = output.manifest() if resume else None
+    if known is None:
+        output.clear()
+        output.write_manifest({**about, "status": "running", **_listed(found, ())})
+        return found, [], False
+    different = [name for name, value in about.items() if known.get(name) != value]
+    if different:
+        raise InputError(
+            f"{output.folder} holds a scan with another {different[0]}: choose another folder, or start anew"
+        )
+    sources = [Source(**source) for source in known["sources"]]
+    missing = {source.path for source in sources} - {source.path for source in found}
+    if missing:
+        raise InputError(f"{output.folder} holds a scan of other sources, {sorted(missing)[0]} among them")
+    for source in sources:
+        source.check()
+    if known["status"] == "finished":
+        return sources, known["parts"], True
+    parts = output.finished_parts()
+    if sources[0].path == STANDARD_INPUT:
+        parts = []  # what comes in now need not be what came in then: it is read from its start
+    output.keep(parts)
+    return sources, parts, False
+
+
+class _Tally:
+    """Counts over the parts."""
+
+    def __init__(self, parts: Sequence[Mapping[str, Any]]) -> None:
+        self.rows = sum(part["rows"] for part in parts)
+        self.errors = sum(part["errors"] for part in parts)
+        self.flagged = sum(part["flagged"] for part in parts)
+        self.presets: Counter[str] = Counter()
+        for part in parts:
+            self.presets.update(part["presets"])
+
+    def counts(self) -> dict[str, Any]:
+        return {
+            "rows": self.rows,
+            "ok": self.rows - self.errors,
+            "errors": self.errors,
+            "flagged": self.flagged,
+            "presets": dict(self.presets),
+        }
+
+
+# --- reading --------------------------------------------------------------------------------------
+
+
+@dataclass(slots=True)
+class _Chunk:
+    """Rows that are read together, in order, with what was found out about each."""
+
+    next_row: int
+    rows: list[tuple[str, Record, Row | None, str | None]] = field(default_factory=list)
+    answers: list[list[tuple[bytes, Verdict | _Answer]]] = field(default_factory=list)
+    characters: int = 0
+    after: tuple[int, int] = (0, 0)  # source, and rows of it that have been read
+    share: float | None = None
+
+
+def _size(pair: Pair) -> int:
+    text, context = pair
+    return len(text) + len(context.system_prompt or "") + sum(len(message.content) for message in context.history)
+
+
+def _read(record: Record, mapper: Mapper) -> tuple[Row | None, str | None]:
+    if record.error is not None:
+        return None, record.error
+    try:
+        row = mapper.row(record.values)
+    except InputError as error:
+        return None, str(error)
+    except RecursionError:
+        return None, "the row is nested too deeply"
+    if max(map(_size, row.parts)) > MOST_ROW_BYTES:
+        return None, f"longer than {MOST_ROW_BYTES // 2**20} MB"
+    return row, None
+
+
+# --- scoring --------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class _Answer:
+    """A verdict that a worker is finding."""
+
+    found: Future[list[Verdict]]
+    at: int
+
+
+class _Scorer(Protocol):
+    waiting_chunks: int
+
+    def __enter__(self) -> _Scorer: ...
+    def __exit__(self, *error: object) -> None: ...
+    def submit(self, pairs: list[Pair]) -> list[Verdict | _Answer]: ...
+
+
+class _Serial:
+    """Scores in this process."""
+
+    waiting_chunks = 0
+
+    def __init__(self, guard: Guard) -> None:
+        self._guard = guard
+
+    def __enter__(self) -> _Serial:
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        pass
+
+    def submit(self, pairs: list[Pair]) -> list[Verdict | _Answer]:
+        return list(score.score(self._guard, pairs))
+
+
+class _Pool:
+    """Scores in processes of their own, each with a guard."""
+
+    def __init__(self, settings: Settings, workers: int) -> None:
+        self.waiting_chunks = 2 + 2 * workers
+        self._executor = ProcessPoolExecutor(
+            workers, multiprocessing.get_context("spawn"), initializer=score.start, initargs=(settings,)
+        )
+
+    def __enter__(self) -> _Pool:
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self._executor.shutdown(wait=error[0] is None, cancel_futures=True)
+
+    def submit(self, pairs: list[Pair]) -> list[Verdict | _Answer]:
+        found = self._executor.submit(score.work, pairs)
+        return [_Answer(found, at) for at in range(len(pairs))]
+
+
+# --- all of it ------------------------------------------------------------------------------------
+
+
+class _Run:
+    """One run over what is left of a scan."""
+
+    def __init__(
+        self,
+        output: Output,
+        about: Mapping[str, Any],
+        sources: Sequence[Source],
+        parts: list[dict[str, Any]],
+        tally: _Tally,
+        dataset: Any,
+        scorer: _Scorer,
+        progress: Callable[[Progress], None] | None,
+    ) -> None:
+        self._output, self._about, self._sources, self._dataset = output, about, sources, dataset
+        self._parts, self._tally = parts, tally
+        self._scorer, self._progress = scorer, progress
+        self._known: OrderedDict[bytes, Verdict | _Answer] = OrderedDict()
+        self._part: Part | None = None
+        self._counts = _counts()
+
+    def all(self, mapper: Mapper) -> None:
+        """Read, score and write all rows that are left."""
+        try:
+            waiting: deque[_Chunk] = deque()
+            for chunk in self._chunks(mapper):
+                self._dispatch(chunk)
+                waiting.append(chunk)
+                while len(waiting) > self._scorer.waiting_chunks:
+                    self._write(waiting.popleft())
+            while waiting:
+                self._write(waiting.popleft())
+            if self._part is not None or not self._parts:
+                self._finish_part(self._after)
+        except BrokenProcessPool as error:
+            raise BackendError("a worker process ended, perhaps for want of memory: run it again to go on") from error
+        finally:
+            if self._part is not None:
+                self._part.abandon()
+
+    def _chunks(self, mapper: Mapper) -> Iterator[_Chunk]:
+        at, taken = self._parts[-1]["after"] if self._parts else (0, 0)
+        row = self._tally.rows
+        total = sum(source.size for source in self._sources)
+        done = sum(source.size for source in self._sources[:at])
+        most = self._about["part_rows"]
+        self._after = (at, taken)
+        chunk = _Chunk(row)
+        for index in range(at, len(self._sources)):
+            source = self._sources[index]
+            reader = Reader(source, skip=taken, dataset=self._dataset)
+            for record in reader:
+                taken += 1
+                row += 1
+                found, error = _read(record, mapper)
+                chunk.rows.append((source.path, record, found, error))
+                chunk.characters += sum(map(_size, found.parts)) if found else 0
+                if len(chunk.rows) >= _CHUNK_ROWS or chunk.characters >= _CHUNK_CHARACTERS or row % most == 0:
+                    chunk.after = (index + 1, 0) if record.last else (index, taken)
+                    chunk.share = (done + reader.share * source.size) / total if total else None
+                    yield chunk
+                    chunk = _Chunk(row)
+            done += source.size
+            chunk.after = (index + 1, 0)
+            taken = 0
+        chunk.share = 1.0
+        if chunk.rows:
+            yield chunk
+        self._after = chunk.after
+
+    def _dispatch(self, chunk: _Chunk) -> None:
+        """Ask for the verdicts that are not known yet."""
+        new: dict[bytes, Pair] = {}
+        keys = [[] if row is None else [pair_key(pair) for pair in row.parts] for _, _, row, _ in chunk.rows]
+        for row_keys, (_, _, row, _) in zip(keys, chunk.rows, strict=True):
+            for key, pair in zip(row_keys, row.parts if row else (), strict=True):
+                if key in self._known:
+                    self._known.move_to_end(key)
+                else:
+                    new.setdefault(key, pair)
+        asked = list(new)
+        found: dict[bytes, Verdict | _Answer] = {}
+        for start in range(0, len(asked), _JOB_PAIRS):
+            job = asked[start : start + _JOB_PAIRS]
+            found |= zip(job, self._scorer.submit([new[key] for key in job]), strict=True)
+        self._known |= found
+        chunk.answers = [[(key, self._known[key]) for key in row_keys] for row_keys in keys]
+        while len(self._known) > _KNOWN_VERDICTS:
+            self._known.popitem(last=False)
+
+    def _write(self, chunk: _Chunk) -> None:
+        written = []
+        for number, (entry, answers) in enumerate(zip(chunk.rows, chunk.answers, strict=True), start=chunk.next_row):
+            row = self._row(number, entry, answers)
+            written.append(row)
+            self._count(row, entry[2])
+        if self._part is None:
+            self._part = self._begin_part()
+        self._part.write(written)
+        self._after = chunk.after
+        if (chunk.next_row + len(written)) % self._about["part_rows"] == 0:
+            self._finish_part(chunk.after)
+        if self._progress is not None:
+            self._progress(Progress(self._tally.rows, self._tally.errors, self._tally.flagged, chunk.share))
+
+    def _row(
+        self,
+        number: int,
+        entry: tuple[str, Record, Row | None, str | None],
+        answers: Sequence[tuple[bytes, Verdict | _Answer]],
+    ) -> dict[str, Any]:
+        file, record, row, error = entry
+        place = {"row": number, "file": _sayable(file), "line": record.line}
+        if row is None:
+            return {**place, "status": "error", "error": error}
+        verdicts = []
+        for key, answer in answers:
+            verdict = answer.found.result()[answer.at] if isinstance(answer, _Answer) else answer
+            verdicts.append(verdict)
+            if key in self._known:
+                self._known[key] = verdict  # lets go of the other verdicts of its job
+        at = max(range(len(verdicts)), key=lambda i: _rank(verdicts[i]))
+        made = {**place, **row.about, **verdicts[at]}
+        if self._about["copy_text"]:
+            text, context = row.parts[at]
+            made |= {"text": text, "context": json.dumps(_context(context))}
+        return {name: _sayable(value) if isinstance(value, str) else value for name, value in made.items()}
+
+    def _count(self, row: Mapping[str, Any], read: Row | None) -> None:
+        error = row["status"] == "error"
+        flagged = not error and row["decision"] != "allow"
+        self._counts["rows"] += 1
+        self._counts["errors"] += error
+        self._counts["flagged"] += flagged
+        self._tally.rows += 1
+        self._tally.errors += error
+        self._tally.flagged += flagged
+        if read is not None:
+            self._counts["presets"][read.preset] += 1
+            self._tally.presets[read.preset] += 1
+
+    def _begin_part(self) -> Part:
+        return self._output.part(len(self._parts), self._about["format"], copy_text=self._about["copy_text"])
+
+    def _finish_part(self, after: tuple[int, int]) -> None:
+        if self._part is None:
+            self._part = self._begin_part()
+            self._part.write([])
+        name = self._part.finish()
+        self._parts.append({"file": name, **self._counts, "after": list(after)})
+        self._output.add(self._parts[-1])
+        self._part, self._counts = None, _counts()
+
+
+def _counts() -> dict[str, Any]:
+    return {"rows": 0, "errors": 0, "flagged": 0, "presets": Counter()}
+
+
+def _rank(verdict: Verdict) -> tuple[float, float]:
+    """How bad a verdict is: one that is missing is worse than *allow* and milder than anything flagged."""
+    if verdict["status"] == "error":
+        return 0.5, 0.0
+    return severity(Decision(verdict["decision"])), verdict["risk"]
+
+
+def _sayable(text: str) -> str:
+    """A text that UTF-8 can hold: lone surrogates spelled out."""
+    return text.encode("utf-8", "backslashreplace").decode()
+
+
+def _context(context: Context) -> dict[str, Any]:
+    return {name: value for name, value in asdict(context).items() if value}
