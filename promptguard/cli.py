@@ -305,6 +305,9 @@ def scan(
     prior: Annotated[float | None, typer.Option(help="Share of risky traffic to state probabilities at.")] = None,
     copy_text: Annotated[bool, typer.Option("--copy-text", help="Write texts and contexts, too.")] = False,
     restart: Annotated[bool, typer.Option("--restart", help="Throw away what an earlier scan wrote there.")] = False,
+    page: Annotated[Path | None, typer.Option("--report", metavar="HTML", help="Also write the report.")] = None,
+    prices: Annotated[Path | None, typer.Option(metavar="TOML", help="With --report: your prices and impacts.")] = None,
+    ocsf: Annotated[Path | None, typer.Option("--events", metavar="JSONL", help="Also write OCSF events.")] = None,
     as_json: AsJson = False,
 ) -> None:
     """Score every row of logs; interrupted, the same command goes on where it stopped."""
@@ -312,6 +315,14 @@ def scan(
     from promptguard.terminal_scan import ScanProgress, facts, show_scan
 
     paths = dict(_assignment(given) for given in mapping or ())
+    # What cannot be written later is better known before hours of scanning.
+    if page is not None:
+        from promptguard.logs.money import Prices
+        from promptguard.logs.page import report as write_report
+
+        Prices.load(prices)
+    if ocsf is not None:
+        from promptguard.logs.events import write as write_events
     with ScanProgress() as progress:
         try:
             result = logs.scan(
@@ -336,6 +347,10 @@ def scan(
         _print_json(facts(result))
     else:
         show_scan(result)
+    if page is not None:
+        write_report(out, page, prices=prices)
+    if ocsf is not None:
+        write_events(out, ocsf)
     if result.errors:
         raise typer.Exit(ROWS_NOT_READ)
 

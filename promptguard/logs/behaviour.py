@@ -10,13 +10,13 @@ All of this describes; none of it proves an intention. A nightly batch job flood
 
 from __future__ import annotations
 
-import zlib
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 from promptguard.errors import InputError, MissingExtraError
+from promptguard.logs.rows import actor, actor_groups, codes, microseconds, plausible, tables
 
 if TYPE_CHECKING:
     from pyarrow.dataset import Dataset
@@ -91,7 +91,6 @@ LEAST_TAU, MOST_P = 0.5, 0.01
 SESSIONS = 5_000
 """Most sessions that are tested for escalation: those whose risk ends highest."""
 _HOUR, _DAY = 3_600_000_000, 86_400_000_000
-_YEAR_2200, _MOST_TOKENS = 7_258_118_399_999_999, 1_000_000_000
 _MOST_HASHES = 2_000
 
 
@@ -221,48 +220,6 @@ def of_scan(dataset: Dataset, *, prices: Prices | None = None) -> Iterator[Findi
         yield from findings(pa.concat_tables(kept).unify_dictionaries(), prices=prices)
 
 
-def tables(dataset: Dataset, columns: Iterable[str]) -> Iterator[pa.Table]:
-    """The plausible rows of a scan, a batch at a time; one table without rows where there are none."""
-    names, empty = list(columns), True
-    for batch in dataset.to_batches(columns=names, batch_size=65_536, batch_readahead=1, fragment_readahead=1):
-        if len(batch):
-            empty = False
-            yield plausible(pa.Table.from_batches([batch]))
-    if empty:
-        yield dataset.schema.empty_table().select(names)
-
-
-def plausible(table: pa.Table) -> pa.Table:
-    """The table without what can only be a mistake in the log, which becomes null.
-
-    That is a time before 1970 or after 2199, and a number of tokens below 0 or above 10⁹.
-    """
-    for name, most in (("time", _YEAR_2200), ("input_tokens", _MOST_TOKENS), ("output_tokens", _MOST_TOKENS)):
-        column = table[name].cast(pa.timestamp("us", tz="UTC")) if name == "time" else table[name]
-        value = column.cast(pa.int64())
-        fits = pc.and_(pc.greater_equal(value, 0), pc.less_equal(value, most))
-        column = pc.if_else(fits, column, pa.scalar(None, column.type))
-        table = table.set_column(table.column_names.index(name), name, column)
-    return table
-
-
-def microseconds(table: pa.Table) -> Any:
-    """The time of each row since 1970."""
-    return table["time"].cast(pa.int64())
-
-
-def actor(table: pa.Table) -> Any:
-    """The actor of each row: its user, else its key, else its session."""
-    return pc.coalesce(*(table[name].cast(pa.string()) for name in ("user", "key", "session")))
-
-
-def actor_groups(table: pa.Table, number: int) -> Integers:
-    """A group below ``number`` for each row, the same for all rows of an actor; without one, by the thousand rows."""
-    codes, names = _codes(table["actor"] if "actor" in table.column_names else actor(table))
-    groups = np.array([zlib.crc32(name.encode()) % number for name in names.to_pylist()] + [0])
-    return np.where(codes >= 0, groups[codes], table["row"].to_numpy() // 1_000 % number)
-
-
 def _rows(table: pa.Table, prices: Prices | None) -> _Rows:
     kind = pc.if_else(pc.is_valid(table["user"]), "user", pc.if_else(pc.is_valid(table["key"]), "key", "session"))
     table = table.append_column("actor", pc.binary_join_element_wise(kind, actor(table), " "))
@@ -273,8 +230,8 @@ def _rows(table: pa.Table, prices: Prices | None) -> _Rows:
         from promptguard.logs.money import cost
 
         spend = cost(table, prices)
-    code, names = _codes(table["actor"])
-    application, applications = _codes(table["application"])
+    code, names = codes(table["actor"])
+    application, applications = codes(table["application"])
     time, timed = _times(table)
     row = _array(table["row"])
     order = np.lexsort((row, time, code))
@@ -286,7 +243,7 @@ def _rows(table: pa.Table, prices: Prices | None) -> _Rows:
         timed=timed[order],
         output=_array(pc.cast(table["output_tokens"], pa.float64()), np.nan)[order],
         cost=_array(spend, np.nan)[order],
-        text=_codes(table["text_hash"])[0][order],
+        text=codes(table["text_hash"])[0][order],
         near=_array(pc.fill_null(table["near_hash"], 0))[order].astype(np.uint64),
         flagged=_array(pc.fill_null(pc.not_equal(table["decision"], "allow"), False))[order],
         application=application[order],
@@ -442,7 +399,7 @@ def _probing(rows: _Rows) -> Iterator[Finding]:
 
 def _escalations(table: pa.Table) -> Iterator[Finding]:
     table = table.filter(pc.is_valid(table["session"]))
-    code, names = _codes(table["session"])
+    code, names = codes(table["session"])
     flagged = _array(pc.fill_null(pc.not_equal(table["decision"], "allow"), False))
     risk = _array(pc.cast(table["risk"], pa.float64()), np.nan)
     time, timed = _times(table)
@@ -567,12 +524,6 @@ def _near(hashes: Hashes, others: Hashes) -> npt.NDArray[np.bool_]:
     for other in np.unique(others)[:_MOST_HASHES]:
         near |= np.bitwise_count(hashes ^ other) <= NEAR
     return near
-
-
-def _codes(column: Any) -> tuple[Integers, pa.Array]:
-    """A column of strings as numbers, and what they stand for; null is -1."""
-    encoded = column.cast(pa.string()).combine_chunks().dictionary_encode()
-    return _array(pc.fill_null(encoded.indices.cast(pa.int64()), -1)), encoded.dictionary
 
 
 def _array(column: Any, null: Any = None) -> Any:

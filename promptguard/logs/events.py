@@ -17,9 +17,11 @@ from typing import TYPE_CHECKING, Any
 from promptguard import __version__
 from promptguard.errors import InputError, MissingExtraError
 from promptguard.intents import references
+from promptguard.logs.rows import plausible
 from promptguard.terminal import TITLES
 
 try:
+    import pyarrow as pa
     import pyarrow.dataset as ds
     from py_ocsf_models.events.findings.detection_finding import DetectionFinding
 except ImportError as missing:
@@ -100,7 +102,7 @@ def _events(
     columns = [*_COLUMNS, *(["text"] if prompts else [])]
     flagged = (ds.field("status") == "ok") & (ds.field("decision") != "allow")
     for batch in dataset.to_batches(columns=columns, filter=flagged, batch_size=8_192):
-        for row in batch.to_pylist():
+        for row in plausible(pa.Table.from_batches([batch])).to_pylist():
             yield _checked(_row_event(row, created), row if ai_profile else None)
     for finding in findings:
         yield _checked(_finding_event(finding, created), None)

@@ -16,6 +16,7 @@ from promptguard.fusion import log_odds
 from promptguard.intents import INTENTS, references
 from promptguard.logs import behaviour
 from promptguard.logs.money import GROUPS, Ledger, Prices, cost
+from promptguard.logs.rows import actor, actor_groups, microseconds, plausible, tables
 from promptguard.policy import MODES
 from promptguard.types import Reason
 
@@ -161,7 +162,7 @@ def figures(dataset: Dataset, manifest: Mapping[str, Any], prices: Prices, *, te
     histogram = np.zeros(_BINS, dtype=np.int64)
     at_modes = dict.fromkeys(MODES, 0)
     nearest = None
-    for batch in behaviour.tables(dataset, _COLUMNS):
+    for batch in tables(dataset, _COLUMNS):
         table = _derived(batch, prices)
         for tally in (*cuts.values(), hours, actors, reasons, absent):
             tally.add(table)
@@ -176,7 +177,7 @@ def figures(dataset: Dataset, manifest: Mapping[str, Any], prices: Prices, *, te
         named = [f.name for f in ok["probabilities"].type] + ["risk"]
         chances = chances[:, [named.index(name) for name in (*INTENTS, "risk")]]
         is_flagged = ok["flagged"].to_numpy().astype(bool)
-        ledger.add(behaviour.actor_groups(ok, GROUPS), is_flagged, chances, ok["cost"].to_numpy())
+        ledger.add(actor_groups(ok, GROUPS), is_flagged, chances, ok["cost"].to_numpy())
         flagged = ok.filter(pa.array(is_flagged))
         attack = flagged.filter(_is_attack(flagged))
         flagged_texts.add(attack)
@@ -241,7 +242,7 @@ def _derived(table: pa.Table, prices: Prices) -> pa.Table:
         return pc.cast(pc.fill_null(mask, False), pa.int64())
 
     ok = pc.equal(table["status"], "ok")
-    time = behaviour.microseconds(table)
+    time = microseconds(table)
     hour = pc.divide(time, pa.scalar(3_600_000_000, pa.int64()))
     more = {
         "rows": pa.array(np.ones(len(table), dtype=np.int64)),
@@ -253,7 +254,7 @@ def _derived(table: pa.Table, prices: Prices) -> pa.Table:
         "first": time,
         "last": time,
         "worst": table["risk"],
-        "actor": behaviour.actor(table),
+        "actor": actor(table),
         "actor_kind": pc.if_else(
             pc.is_valid(table["user"]), "user", pc.if_else(pc.is_valid(table["key"]), "key", "session")
         ),
@@ -417,7 +418,7 @@ def _show(dataset: Dataset, items: Sequence[dict[str, Any]], texts: bool) -> Non
         import pyarrow.dataset as ds
 
         table = dataset.to_table(columns=names, filter=ds.field("row").isin(rows))
-        found = {row["row"]: row for row in table.to_pylist()}
+        found = {row["row"]: row for row in plausible(table).to_pylist()}
     for item in items:
         row = dict(found[item["row"]])
         text, spans = row.pop("text", None), row.pop("spans") or []
@@ -478,7 +479,7 @@ def _found(found: Sequence[behaviour.Finding], dataset: Dataset, prices: Prices)
     if costly:
         of_cost = pa.array(np.unique(np.concatenate([np.array(f.rows, dtype=np.int64) for f in costly])))
         for batch in dataset.to_batches(columns=columns, filter=ds.field("row").isin(of_cost)):
-            burnt += pc.sum(cost(behaviour.plausible(pa.Table.from_batches([batch])), prices)).as_py() or 0.0
+            burnt += pc.sum(cost(plausible(pa.Table.from_batches([batch])), prices)).as_py() or 0.0
     return {
         "findings": [finding.to_dict() for finding in found],
         "counts": {kind: sum(f.kind == kind for f in found) for kind in behaviour.KINDS},

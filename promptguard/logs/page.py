@@ -192,7 +192,9 @@ def summary(numbers: Mapping[str, Any]) -> dict[str, list[str]]:
             f"{_sum(spend['flagged'], currency)}, unusual behaviour {_money(found['spend'], currency)}."
         )
     if spend["rows_not_priced"]:
-        finance.append(f"{spend['rows_not_priced']:,} rows have no price: no token counts, or a model without one.")
+        finance.append(
+            f"{_several(spend['rows_not_priced'], 'row')} without a price: no token counts, or a model without one."
+        )
     finance.append(
         f"Expected loss from attempts in flagged rows, if nothing stopped them: {_sum(loss['flagged'], currency)}; "
         f"in rows that were allowed: {_sum(loss['allowed'], currency)}."

@@ -129,6 +129,14 @@ def test_a_row_with_nothing_but_a_decision_is_an_event(tmp_path: Path) -> None:
     assert not any("observables" in e or "start_time" in e for e in written(tmp_path / "e.jsonl"))
 
 
+def test_an_impossible_time_is_none(tmp_path: Path) -> None:
+    table = made_scan.table(made_scan.rows(500, attacks=1))
+    time = pa.array([2**62] * len(table), pa.timestamp("us", tz="UTC"))
+    table = table.set_column(table.column_names.index("time"), "time", time)
+    assert events.write(made_scan.write(tmp_path / "scan", table), tmp_path / "e.jsonl") > 0
+    assert not any("start_time" in event for event in written(tmp_path / "e.jsonl"))
+
+
 def test_command_line(scan: Path, tmp_path: Path) -> None:
     said = run("events", scan, "-o", tmp_path / "e.jsonl", "--behaviour").stdout
     assert said.startswith(f"{len(written(tmp_path / 'e.jsonl')):,} events")
