@@ -82,7 +82,7 @@ FLOORS: Mapping[str, float] = {
 """Rows an hour, money a day, output tokens a day, output tokens a row, near-duplicates an hour, variants."""
 NEAR = 8
 """Near-duplicates differ in at most this many of the 64 bits of ``near_hash``."""
-ROWS = 2_000_000
+ROWS = 1_000_000
 """Rows of a scan that are searched at once."""
 TURNS = 5
 """Fewest turns of a session that are called an escalation."""
