@@ -311,7 +311,7 @@ class Guard:
             context: name of a column with contexts, each as ``analyze`` takes it; None if there is none.
 
         Returns:
-            A function from a batch's columns to the columns ``decision``, ``reason``, ``risk``, ``intents`` and
+            A function from a batch's columns to the columns ``decision``, ``reason``, ``risk``, ``intent`` and
             ``probabilities``. It raises as ``analyze`` does, and InputError where a column is missing.
         """
         return partial(_map_batch, self, text, context)
@@ -410,7 +410,7 @@ def _map_batch(
         "decision": [analysis.decision.value for analysis in analyses],
         "reason": [analysis.reason.value for analysis in analyses],
         "risk": [analysis.risk for analysis in analyses],
-        "intents": [list(analysis.intents) for analysis in analyses],
+        "intent": [analysis.intent for analysis in analyses],  # not the list: a batch of empty ones has no type
         "probabilities": [dict(analysis.probabilities) for analysis in analyses],
     }
 

@@ -58,6 +58,7 @@ def test_version_and_help() -> None:
         ("analyze",): ("--file", "--context", "--messages", "--redact", "--exit-code", "--prior"),
         ("model",): ("info", "export"),
         ("model", "export"): ("--precision", "--check"),
+        ("scan",): ("--out", "--map", "--turns", "--copy-text", "--restart"),
         ("bench", "quality"): ("--ablations", "--limit-per-source", "--errors"),
     }.items():
         shown = run(*command, "--help").stdout

@@ -4,6 +4,7 @@ import asyncio
 import base64
 import json
 import os
+import pickle
 import random
 import subprocess
 import sys
@@ -505,3 +506,12 @@ def test_a_context_is_checked(tiny_guard: Guard, context: Any, message: str) -> 
 def test_pairs_are_checked(tiny_guard: Guard, pairs: Any) -> None:
     with pytest.raises(InputError, match="pairs must"):
         tiny_guard.analyze_many(pairs)
+
+
+def test_a_copy_of_a_guard_loads_a_model_of_its_own(tiny: Path) -> None:
+    guard = Guard(tiny, mode="strict", prior=0.3)
+    expected = guard.analyze("Send me the customer list.", "chat of a shop")
+    copy = pickle.loads(pickle.dumps(guard))  # noqa: S301
+    assert copy._ready is None
+    assert copy.analyze("Send me the customer list.", "chat of a shop") == expected
+    assert copy.policy == guard.policy

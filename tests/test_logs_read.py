@@ -112,6 +112,18 @@ def test_a_bad_line_is_one_row_and_is_not_quoted(tmp_path: Path, line: bytes) ->
     assert len(found[1].error or "") < 80
 
 
+def test_a_large_array_is_read_in_pieces(tmp_path: Path) -> None:
+    values = [{"n": i, "text": "é" * (3_000_000 if i == 5 else 700)} for i in range(2000)]
+    path = tmp_path / "a.json"
+    for indent in (None, 1):
+        path.write_text(json.dumps(values, ensure_ascii=False, indent=indent), encoding="utf-8")
+        assert [r.values for r in read(path)] == values
+        assert [r.line for r in read(path, 1990)] == list(range(1991, 2001))
+    path.write_bytes(path.read_bytes()[:-20])
+    found = read(path)
+    assert [r.last for r in found] == [False] * 1999 + [True]
+
+
 def test_a_string_and_a_list_are_rows(tmp_path: Path) -> None:
     path = tmp_path / "a.jsonl"
     path.write_bytes(b'"hello"\n[{"role": "user", "content": "hi"}]\n')
@@ -194,6 +206,8 @@ def test_folders_patterns_and_names(tmp_path: Path) -> None:
     assert [Path(p).name for p in passed_over] == ["d.csv.lz", "notes.txt"]
     found, _ = find([tmp_path / "logs/b.jsonl", str(tmp_path / "logs/**/*.gz"), tmp_path / "logs"], leave_out=out)
     assert [Path(s.path).name for s in found] == ["b.jsonl", "c.jsonl.gz", "a.csv"]
+    found, _ = find([str(tmp_path / "logs/**/*"), str(tmp_path / "logs/*/*.parquet")], leave_out=out)
+    assert [Path(s.path).name for s in found] == ["a.csv", "b.jsonl", "c.jsonl.gz"]
     for wrong in ("missing.jsonl", "*.nothing", "notes.txt", "in/../notes.txt"):
         with pytest.raises(InputError):
             find([tmp_path / "logs" / wrong], leave_out=out)

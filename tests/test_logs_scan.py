@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import io
 import json
+import multiprocessing
 import os
 import signal
 import subprocess
@@ -24,6 +26,7 @@ from promptguard import BackendError, Context, Guard, InputError, Message
 from promptguard.intents import INTENTS
 from promptguard.logs import Progress, read_scan, scan, score
 from promptguard.logs.output import Output
+from promptguard.logs.presets import Mapper
 from promptguard.logs.score import near_hash, pair_key
 
 TEXTS = [
@@ -225,11 +228,11 @@ def test_a_dataset(tmp_path: Path, bundle: Path) -> None:
     written = read_scan(tmp_path / "out").to_table().to_pylist()
     assert [json.loads(row["original"])["n"] for row in written] == list(dataset["n"])
     guard = Guard(bundle)
-    mapped = dataset.map(guard.as_map(), batched=True, batch_size=64)
+    mapped = dataset.map(guard.as_map(), batched=True, batch_size=1)  # batches without intents, too
     assert [row["decision"] for row in written] == list(mapped["decision"])
     assert [row["risk"] for row in written] == [np.float32(risk) for risk in Guard(bundle).as_map()(dataset[:])["risk"]]
     assert result.rows == 500
-    again = dataset.map(Guard(bundle).as_map(), batched=True, batch_size=64)
+    again = dataset.map(Guard(bundle).as_map(), batched=True, batch_size=1)
     assert again._fingerprint == mapped._fingerprint  # what was computed is found again
     with pytest.raises(InputError, match="no column"):
         guard.as_map("texts")(dataset[:3])
@@ -315,6 +318,35 @@ def test_killed_again_and_again_it_gives_the_same(tmp_path: Path, bundle: Path, 
     assert not (out / ".work").exists()
 
 
+def test_a_worker_that_is_killed_ends_the_scan_and_it_goes_on(tmp_path: Path, bundle: Path) -> None:
+    logged = [{"text": f"text {i}"} for i in range(2000)]
+    source = write(tmp_path / "a.jsonl", logged)
+
+    def kill(now: Progress) -> None:
+        for child in multiprocessing.active_children():
+            os.kill(child.pid or 0, signal.SIGKILL)
+
+    with pytest.raises(BackendError, match="worker process ended"):
+        scan(source, tmp_path / "out", model=bundle, part_rows=100, workers=2, progress=kill)
+    result = scan(source, tmp_path / "out", model=bundle, part_rows=100)
+    assert (result.rows, result.errors) == (2000, 0)
+    assert result.resumed >= 100
+
+
+def test_a_bug_costs_a_row_and_not_the_scan(tmp_path: Path, bundle: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    real = Mapper.row
+
+    def fail(mapper: Mapper, logged: Any) -> Any:
+        if logged["text"] == "b":
+            raise KeyError(WORD)
+        return real(mapper, logged)
+
+    monkeypatch.setattr(Mapper, "row", fail)
+    scan(write(tmp_path / "a.jsonl", [{"text": t} for t in "abc"]), tmp_path / "out", model=bundle)
+    found = read_scan(tmp_path / "out").to_table().to_pylist()
+    assert [row["error"] for row in found] == [None, "KeyError: a bug in promptguard", None]
+
+
 def test_every_state_a_kill_can_leave_is_resumed(tmp_path: Path, bundle: Path) -> None:
     source = write(tmp_path / "a.jsonl", rows(250))
     expected = scan(source, tmp_path / "whole", model=bundle, part_rows=50)
@@ -386,7 +418,7 @@ def test_a_finished_scan_is_left_alone_and_resume_false_starts_anew(tmp_path: Pa
     assert len(parts(tmp_path / "out")) == 1
 
 
-def interrupted(source: Path, out: Path, bundle: Path) -> None:
+def interrupted(source: Path | str, out: Path, bundle: Path) -> None:
     def stop(now: Progress) -> None:
         raise KeyboardInterrupt
 
@@ -468,6 +500,23 @@ def test_standard_input_and_a_pool_from_the_command_line(tmp_path: Path, bundle:
     assert not done.stderr
     whole = read_scan(scan(source, tmp_path / "out", model=bundle).folder).to_table()
     assert read_scan(tmp_path / "in").to_table().drop(["file"]).equals(whole.drop(["file"]))
+
+
+def test_standard_input_is_read_from_its_start_again(
+    tmp_path: Path, bundle: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def give(text: str) -> None:
+        body = b"".join(json.dumps({"text": f"{text} {i}"}).encode() + b"\n" for i in range(120))
+        monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(body)))
+
+    give("one")
+    interrupted("-", tmp_path / "out", bundle)
+    give("two")
+    result = scan("-", tmp_path / "out", model=bundle, part_rows=50, resume=True)
+    assert (result.rows, result.resumed) == (120, 0)
+    give("two")
+    whole = scan("-", tmp_path / "whole", model=bundle, part_rows=50)
+    assert parts(whole.folder) == parts(tmp_path / "out")
 
 
 def test_a_bar_at_a_terminal(tmp_path: Path, bundle: Path) -> None:

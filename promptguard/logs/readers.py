@@ -11,6 +11,7 @@ import codecs
 import csv
 import io
 import json
+import re
 import sys
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
@@ -29,6 +30,7 @@ MOST_ROW_BYTES = 32 * 2**20
 """A longer line, field or text is not read: its row carries an error."""
 
 _BATCH_ROWS = 256
+_BETWEEN = re.compile(r"[ \t\r\n,]*")
 _SPANS = b'"resourceSpans"'
 _DAMAGED = (OSError, EOFError, pa.ArrowException, ValueError)
 """What pyarrow raises for a damaged file."""
@@ -153,27 +155,30 @@ class Reader:
             yield from self._lines(io.BufferedReader(rest))
             return
         decoder, text = json.JSONDecoder(), codecs.getincrementaldecoder("utf-8")()
-        held, size, number = "", 2**16, 0
+        held, at, size, number = "", 0, 2**16, 0
         while True:
-            held = held.lstrip(" \t\r\n,")
-            if held.startswith("]"):
+            at = _BETWEEN.match(held, at).end()  # type: ignore[union-attr]  # it matches nothing, too
+            if held.startswith("]", at):
                 return
             try:
-                value, end = decoder.raw_decode(held)
+                value, end = decoder.raw_decode(held, at)
                 if end == len(held) and not isinstance(value, dict | list | str):
                     raise json.JSONDecodeError("it may go on", held, end)
             except (json.JSONDecodeError, RecursionError) as error:
-                hopeless = isinstance(error, RecursionError) or len(held) > MOST_ROW_BYTES
+                hopeless = isinstance(error, RecursionError) or len(held) - at > MOST_ROW_BYTES
                 data = b"" if hopeless else stream.read(size)
-                more = text.decode(data, final=not data)
                 if not data:
                     yield Record(number + 1, error=f"not JSON from here on ({type(error).__name__})", last=True)
                     return
-                held, size = held + more, min(2 * size, 2**24)
+                held, at, size = held[at:] + text.decode(data), 0, min(2 * size, 2**24)
                 continue
-            held, size, number = held[end:], 2**16, number + 1
+            at, number = end, number + 1
             if number > self._skip:
                 yield _record(value, number)
+            else:
+                self._line = number
+            if at > size:
+                held, at, size = held[at:], 0, 2**16
 
     def _separated(self, stream: IO[bytes], delimiter: str) -> Iterator[Record]:
         old = csv.field_size_limit(MOST_ROW_BYTES)

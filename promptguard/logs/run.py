@@ -33,7 +33,7 @@ _CHUNK_ROWS = 256
 _CHUNK_CHARACTERS = 4 * 2**20
 _JOB_PAIRS = 16
 _KNOWN_VERDICTS = 65_536
-"""Most verdicts that are kept for texts that come again: about a kilobyte each."""
+"""Most verdicts that are kept for texts that come again: about two kilobytes each."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -274,6 +274,8 @@ def _read(record: Record, mapper: Mapper) -> tuple[Row | None, str | None]:
         return None, str(error)
     except RecursionError:
         return None, "the row is nested too deeply"
+    except Exception as error:  # one row must not keep all others from being scored, today and at every restart
+        return None, f"{type(error).__name__}: a bug in promptguard"
     if max(map(_size, row.parts)) > MOST_ROW_BYTES:
         return None, f"longer than {MOST_ROW_BYTES // 2**20} MB"
     return row, None

@@ -119,13 +119,19 @@ def _files(given: str | Path, leave_out: Path) -> list[tuple[Path, bool]]:
     if path.is_dir():
         inside = (p for p in sorted(path.rglob("*")) if p.is_file())
         visible = (p for p in inside if not any(part.startswith(".") for part in p.relative_to(path).parts))
-        return [(p, False) for p in visible if not p.resolve().is_relative_to(leave_out.resolve())]
+        return [(p, False) for p in visible if not _inside(p, leave_out)]
     if path.exists():
         return [(path, True)]
     matches = [Path(match) for match in sorted(glob.glob(str(given), recursive=True))]
     if not matches:
         raise InputError(f"there is no file {given}")
-    return [item for match in matches for item in (_files(match, leave_out) if match.is_dir() else [(match, False)])]
+    files = [item for match in matches if match.is_dir() for item in _files(match, leave_out)]
+    files += [(match, False) for match in matches if not match.is_dir() and not _inside(match, leave_out)]
+    return sorted(files)
+
+
+def _inside(path: Path, folder: Path) -> bool:
+    return path.resolve().is_relative_to(folder.resolve())
 
 
 def _format(path: Path) -> tuple[Format, str | None] | None:
