@@ -399,6 +399,24 @@ def test_importing_loads_nothing_heavy() -> None:
     assert done.stdout.strip() == "[]"
 
 
+@pytest.mark.parametrize(
+    ("absent", "asked", "extra"),
+    [
+        ("sklearn", "from promptguard.logs import report", "report"),
+        ("jinja2", "from promptguard.logs import report", "report"),
+        ("scipy", "from promptguard.logs.behaviour import findings", "report"),
+        ("py_ocsf_models", "import promptguard.logs.events", "events"),
+    ],
+)
+def test_a_missing_extra_is_named(absent: str, asked: str, extra: str) -> None:
+    code = (
+        f"import sys\nsys.modules[{absent!r}] = None\nimport promptguard\n"
+        f"try:\n    {asked}\nexcept promptguard.MissingExtraError as error:\n    print(error.extra)\n"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == extra
+
+
 # --- a real browser -----------------------------------------------------------------------------
 
 
