@@ -28,6 +28,7 @@ from promptguard.types import SOURCES, Context
 if TYPE_CHECKING:
     from promptguard.bundle import Bundle
     from promptguard.guard import Guard
+    from promptguard.logs.behaviour import Finding
     from promptguard.training.graph import Precision
     from promptguard.types import Analysis
 
@@ -304,6 +305,9 @@ def scan(
     prior: Annotated[float | None, typer.Option(help="Share of risky traffic to state probabilities at.")] = None,
     copy_text: Annotated[bool, typer.Option("--copy-text", help="Write texts and contexts, too.")] = False,
     restart: Annotated[bool, typer.Option("--restart", help="Throw away what an earlier scan wrote there.")] = False,
+    page: Annotated[Path | None, typer.Option("--report", metavar="HTML", help="Also write the report.")] = None,
+    prices: Annotated[Path | None, typer.Option(metavar="TOML", help="With --report: your prices and impacts.")] = None,
+    ocsf: Annotated[Path | None, typer.Option("--events", metavar="JSONL", help="Also write OCSF events.")] = None,
     as_json: AsJson = False,
 ) -> None:
     """Score every row of logs; interrupted, the same command goes on where it stopped."""
@@ -311,6 +315,14 @@ def scan(
     from promptguard.terminal_scan import ScanProgress, facts, show_scan
 
     paths = dict(_assignment(given) for given in mapping or ())
+    # What cannot be written later is better known before hours of scanning.
+    if page is not None:
+        from promptguard.logs.money import Prices
+        from promptguard.logs.page import report as write_report
+
+        Prices.load(prices)
+    if ocsf is not None:
+        from promptguard.logs.events import write as write_events
     with ScanProgress() as progress:
         try:
             result = logs.scan(
@@ -335,6 +347,10 @@ def scan(
         _print_json(facts(result))
     else:
         show_scan(result)
+    if page is not None:
+        write_report(out, page, prices=prices)
+    if ocsf is not None:
+        write_events(out, ocsf)
     if result.errors:
         raise typer.Exit(ROWS_NOT_READ)
 
@@ -444,3 +460,62 @@ def quality(
 
 def _progress(done: int, total: int) -> None:
     typer.echo(f"\r{done:,} of {total:,}", err=True, nl=done >= total)
+
+
+# --- logs ---------------------------------------------------------------------------------------
+
+Scan = Annotated[Path, typer.Argument(metavar="OUT", help="The folder a scan wrote.")]
+
+
+def _show_prices(wanted: bool) -> None:
+    if wanted:
+        typer.echo((Path(__file__).parent / "logs" / "prices.toml").read_text(encoding="utf-8"), nl=False)
+        raise typer.Exit
+
+
+@app.command()
+def report(
+    folder: Scan,
+    html: Annotated[Path, typer.Option(metavar="FILE", help="Where the page goes; its numbers go to FILE.json.")],
+    prices: Annotated[
+        Path | None, typer.Option(metavar="TOML", help="Your prices and impacts; without it, an example.")
+    ] = None,
+    texts: Annotated[bool, typer.Option("--texts", help="Show example texts whole, if the scan copied them.")] = False,
+    example_prices: Annotated[
+        bool,
+        typer.Option("--example-prices", callback=_show_prices, is_eager=True, help="Print a file to edit and exit."),
+    ] = False,
+) -> None:
+    """Write the report of a scan: one HTML file that needs nothing else, and its numbers as JSON."""
+    from promptguard.logs.page import report as write_report
+
+    counts = write_report(folder, html, prices=prices, texts=texts)["counts"]
+    typer.echo(f"{counts['rows']:,} rows, {counts['flagged']:,} flagged: {html}, {html.with_suffix('.json')}")
+
+
+@app.command()
+def events(
+    folder: Scan,
+    out: Annotated[Path, typer.Option("-o", "--out", metavar="FILE", help="Where the JSON Lines go.")],
+    behaviour: Annotated[
+        bool, typer.Option("--behaviour", help="Also an event for each finding of behaviour; needs the report extra.")
+    ] = False,
+    prompts: Annotated[
+        bool, typer.Option("--prompts", help="Put texts into the events, if the scan copied them.")
+    ] = False,
+    ai_profile: Annotated[
+        bool,
+        typer.Option("--ai-profile", help="Add fields of OCSF 1.8.0's AI profile, which cannot be validated here."),
+    ] = False,
+) -> None:
+    """Write the flagged rows of a scan as OCSF Detection Findings (class 2004, schema 1.5.0)."""
+    from promptguard.logs import events as ocsf
+    from promptguard.logs import read_scan
+
+    found: Sequence[Finding] = ()
+    if behaviour:
+        from promptguard.logs.behaviour import of_scan
+
+        found = list(of_scan(read_scan(folder)))
+    number = ocsf.write(folder, out, findings=found, prompts=prompts, ai_profile=ai_profile)
+    typer.echo(f"{number:,} events: {out}")

@@ -592,7 +592,7 @@ def test_a_row_of_100_megabytes(tmp_path: Path, bundle: Path) -> None:
 def test_without_pyarrow() -> None:
     script = (
         "import sys\nsys.modules['pyarrow'] = None\nimport promptguard\n"
-        "try:\n    import promptguard.logs\n"
+        "try:\n    from promptguard.logs import scan\n"
         "except promptguard.MissingExtraError as error:\n    print(error.extra, error)\n"
     )
     environment = {**os.environ, "PYTHONPATH": str(ROOT)}
