@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import TYPE_CHECKING
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
 from rich.padding import Padding
@@ -85,16 +86,16 @@ def _answer(out: Console, item: Item, review: Review, read: Callable[[], str]) -
 
 def _intents(out: Console, given: str, read: Callable[[], str]) -> tuple[str, ...]:
     """The intents whose numbers are given or asked for; none where none is a number of an intent."""
+    names = {str(number): name for number, name in enumerate(RISKY_INTENTS, start=1)}
     if not given.strip():
-        for number, name in enumerate(RISKY_INTENTS, start=1):
+        for number, name in names.items():
             out.print(f"  {number} {name}")
         given = _ask(out, "numbers of intents", read) or ""
-    words = given.replace(",", " ").split()
-    numbers = {int(word) for word in words if word.isascii() and word.isdigit()}
-    if len(words) == 0 or not numbers <= set(range(1, len(RISKY_INTENTS) + 1)) or not all(w.isdigit() for w in words):
-        out.print(f"give one or more numbers from 1 to {len(RISKY_INTENTS)}")
+    numbers = given.replace(",", " ").split()
+    if not numbers or not set(numbers) <= set(names):
+        out.print(f"give one or more numbers from 1 to {len(names)}")
         return ()
-    return tuple(name for number, name in enumerate(RISKY_INTENTS, start=1) if number in numbers)
+    return tuple(name for number, name in names.items() if number in numbers)
 
 
 def _ask(out: Console, what: str, read: Callable[[], str]) -> str | None:
@@ -147,3 +148,39 @@ def _whole(out: Console, item: Item) -> None:
         if value:
             out.print(Text(visible(name), style="bold"))
             out.print(Padding(Text(visible(value, keep="\n\t")), (0, 0, 0, 2)))
+
+
+def show_end(out: Console, review: Review, labels: Path) -> None:
+    """Print how much is done, and what it means that some of it is not."""
+    without = review.without_label
+    left = review.total - review.place + 1
+    labelled = review.total - left - sum(without.values())
+    out.print()
+    out.print(visible(f"{labelled:,} of {review.total:,} rows have a label, in {labels}; {left:,} not yet asked"))
+    if without["near"] or without["random"]:
+        out.print(f"passed over: {without['near']:,} near the threshold, {without['random']:,} drawn at random")
+    if without["random"]:
+        out.print("calibrate takes the random rows without a label to be like those with one")
+
+
+def show_thresholds(out: Console, known: Mapping[str, Any]) -> None:
+    """Print thresholds and what they flag, with 95 % intervals."""
+    table = pairs()
+    for mode, row in known["modes"].items():
+        wanted = f" for {row['wanted']:.2%}" if row["wanted"] is not None else ""
+        table.add_row(mode, f"risk from {row['threshold']:.4f}, {row['from']}{wanted}")
+        table.add_row("", f"false positives {_proportion(row['false_positives'])}")
+        for name, group in (
+            ("recall, risky rows of the random draw", "recall_random"),
+            ("recall, risky rows near the threshold (not the traffic's)", "recall_near"),
+            ("recall, other risky records", "recall_other"),
+        ):
+            if row[group]["n"]:
+                table.add_row("", f"{name} {_proportion(row[group])}")
+    out.print(table)
+
+
+def _proportion(share: Mapping[str, Any]) -> str:
+    if not share["n"]:
+        return "unknown: there are no such rows"
+    return f"{share['value']:.2%} ({share['low']:.2%}–{share['high']:.2%}), {share['k']:,} of {share['n']:,}"

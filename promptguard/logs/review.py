@@ -1,8 +1,8 @@
 """Rows of a scan for a person to label: which ones, in which order, and the records that the answers become.
 
 Two draws. Rows *near* the threshold say most about where it cuts, and are anything but ordinary: what share of them
-is harmless says nothing about the traffic. Rows drawn at *random* are the traffic: the false-positive rate is a share of
-them alone. Each record says which draw it comes from.
+is harmless says nothing about the traffic. Rows drawn at *random* are the traffic: the false-positive rate is a share
+of them alone. Each record says which draw it comes from.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Iterable
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from itertools import chain, zip_longest
 from pathlib import Path
 from typing import Any
@@ -75,17 +75,10 @@ class Item:
 
     def record(self, labels: Iterable[str], license: str) -> dict[str, Any]:
         """The record of an answer."""
-        context = {
-            name: [{key: getattr(part, key) for key in part.__slots__} for part in value]
-            if isinstance(value, tuple)
-            else value
-            for name in Context.__slots__
-            if (value := getattr(self.context, name))
-        }
         return {
             "id": self.id,
             "text": self.text,
-            "context": context,
+            "context": {name: value for name, value in asdict(self.context).items() if value},
             "labels": list(labels),
             "pair_id": None,
             "origin": self.file if self.line is None else f"{self.file}:{self.line}",
@@ -110,9 +103,7 @@ class Draw:
     mode: str
 
 
-def draw(
-    folder: Path | str, *, near: int = NEAR_ROWS, random: int = RANDOM_ROWS, mode: str | None = None
-) -> Draw:
+def draw(folder: Path | str, *, near: int = NEAR_ROWS, random: int = RANDOM_ROWS, mode: str | None = None) -> Draw:
     """Choose the rows of a scan that are to be labelled; the same scan gives the same ones.
 
     Args:
@@ -150,7 +141,7 @@ def draw(
         if text not in seen:
             seen.add(text)
             at_threshold.append(place)
-    chosen = row[np.concatenate([np.array(at_threshold, np.int64), at_random])]
+    chosen = pa.array(row[np.concatenate([np.array(at_threshold, np.int64), at_random])], pa.int64())
     found = {r["row"]: r for r in dataset.to_table(columns=_SHOWN, filter=ds.field("row").isin(chosen)).to_pylist()}
     name = hashlib.sha256(json.dumps(manifest["sources"], sort_keys=True).encode()).hexdigest()[:12]
     near_items, random_items = (
