@@ -11,7 +11,7 @@ from rich.padding import Padding
 from rich.text import Text
 
 from promptguard.intents import RISKY_INTENTS
-from promptguard.terminal import pairs, show_text, visible
+from promptguard.terminal import count, pairs, show_text, visible
 
 if TYPE_CHECKING:
     from promptguard.logs.review import Draw, Item, Review
@@ -130,7 +130,7 @@ def _lines(context: Context) -> list[tuple[str, str]]:
     ]
     left_out = len(context.history[:-_TURNS])
     if left_out:
-        fields.append(("history", f"{left_out:,} earlier turns"))
+        fields.append(("history", count(left_out, "earlier turn")))
     fields += [(f"turn of {turn.role}", turn.content) for turn in context.history[-_TURNS:]]
     return [(visible(name), value) for name, value in fields if value] or [("context", "unknown")]
 

@@ -184,13 +184,16 @@ class Review:
         license: of the records that are added.
 
     Raises:
-        InputError, RecordError: the file holds something that is no record.
+        InputError: the file cannot be one.
+        RecordError: it holds something that is no record.
     """
 
     def __init__(self, items: Iterable[Item], labels: Path, *, license: str = "proprietary") -> None:
         self._labels, self._license = labels, license
         self._known: dict[bytes, tuple[str, ...]] = {}
         done = set()
+        if not labels.parent.is_dir() or labels.is_dir():
+            raise InputError(f"{labels} is no file in a folder that exists")
         if labels.exists():
             for record in read_records([labels]):
                 done.add(record.id)

@@ -179,6 +179,24 @@ def test_a_line_without_its_end_is_not_continued(tmp_path: Path) -> None:
     assert [r.id for r in read_records([labels])] == ["mine", "s/0/random"]
 
 
+def test_a_file_that_cannot_be_is_refused_before_anything_is_asked(scanned: Path, tmp_path: Path) -> None:
+    for labels in (tmp_path, tmp_path / "none" / "labels.jsonl"):
+        assert "folder that exists" in run("review", scanned, "--labels", labels, stdin="b\n", status=2).stderr
+    broken = write(tmp_path / "labels.jsonl", '{"id": "1"')
+    assert "labels.jsonl:1" in run("review", scanned, "--labels", broken, stdin="b\n", status=1).stderr
+
+
+def test_ctrl_c_keeps_what_was_answered(scanned: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def interrupted(out: Any, drawn: Any, answers: Review, read: Any) -> None:
+        answers.label(())
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("promptguard.terminal_review.walk", interrupted)
+    labels = tmp_path / "labels.jsonl"
+    assert "1 of 3 rows have a label" in review(scanned, labels, "", "--near", "3", "--random", "0")
+    assert len(lines(labels)) == 1
+
+
 def test_nothing_in_a_log_acts_on_the_terminal(half: Path, tmp_path: Path) -> None:
     row = {"text": "\x1b[2Jhello", "system_prompt": "\x1b]0;title\x07 shop", "history": [
         {"role": "user", "content": "\u202eturn"}]}  # fmt: skip
