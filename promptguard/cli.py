@@ -519,3 +519,68 @@ def events(
         found = list(of_scan(read_scan(folder)))
     number = ocsf.write(folder, out, findings=found, prompts=prompts, ai_profile=ai_profile)
     typer.echo(f"{number:,} events: {out}")
+
+
+@app.command()
+def review(
+    folder: Scan,
+    labels: Annotated[Path, typer.Option(metavar="FILE", help="Where records are appended; goes on where it ends.")] = (
+        Path("labels.jsonl")
+    ),
+    near: Annotated[int, typer.Option(metavar="N", min=0, help="Texts with a risk nearest the threshold.")] = 100,
+    random: Annotated[int, typer.Option(metavar="N", min=0, help="Rows drawn at random from all.")] = 330,
+    mode: Annotated[
+        str | None, typer.Option(metavar="|".join(MODES), help="Whose threshold; by default the scan's mode.")
+    ] = None,
+    license: Annotated[str, typer.Option(metavar="NAME", help="Licence that the records state.")] = "proprietary",
+) -> None:
+    """Label rows of a scan made with --copy-text: those near the threshold and a random draw."""
+    from promptguard.logs.review import Review, draw
+    from promptguard.terminal import console
+    from promptguard.terminal_review import show_end, walk
+
+    drawn = draw(folder, near=near, random=random, mode=mode)
+    answers = Review(drawn.items, labels, license=license)
+    try:
+        walk(console(), drawn, answers, sys.stdin.readline)
+    except KeyboardInterrupt:  # like q: every answer is in the file
+        typer.echo()
+    show_end(console(), answers, labels)
+
+
+@app.command()
+def calibrate(
+    labels: Annotated[Path, typer.Argument(metavar="LABELS", help="Records that promptguard review wrote.")],
+    out: Annotated[Path, typer.Option("--out", "-o", metavar="FOLDER", help="A new folder: the bundle for Guard.")],
+    rates: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--false-positive-rate",
+            metavar="[MODE=]RATE",
+            help="Share of harmless rows to flag; balanced=0.01 by default. May be repeated.",
+        ),
+    ] = None,
+    model: Model = None,
+    as_json: AsJson = False,
+) -> None:
+    """Refit the thresholds of risk on your own labelled traffic: a bundle with them, for Guard and --model."""
+    from promptguard.logs.calibrate import calibrate as fit
+
+    known = fit(labels, out, rates=dict(_rate(given) for given in rates or ()), model=model, progress=_progress)
+    if as_json:
+        _print_json(known)
+    else:
+        from promptguard import bundle
+        from promptguard.terminal import console
+        from promptguard.terminal_review import show_thresholds
+
+        show_thresholds(console(), known)
+        typer.echo(f"{bundle.load(out).id}: written to {out}")
+
+
+def _rate(given: str) -> tuple[str, float]:
+    mode, equals, rate = given.rpartition("=")
+    try:
+        return (mode if equals else "balanced"), float(rate)
+    except ValueError:
+        raise InputError("--false-positive-rate must be a number, or MODE=NUMBER as in strict=0.05") from None

@@ -149,14 +149,19 @@ def show(out: Console, text: str, analysis: Analysis, settings: Settings, withou
     out.print()
     out.print(_bars(out, analysis, settings))
     out.print()
-    size = f"text, {count(len(text), 'character')}"
-    out.print(Text(size if len(text) <= _SHORT_TEXT else f"{size}, in part", style="bold"))
-    out.print(Padding(_marked(out, text, analysis.spans), (0, 0, 0, 2)))
+    show_text(out, text, analysis.spans)
     if analysis.spans:
         out.print(Padding(_span_list(analysis.spans), (1, 0, 0, 2)))
     out.print()
     out.print(_facts(analysis, settings))
     out.print()
+
+
+def show_text(out: Console, text: str, spans: Sequence[Span]) -> None:
+    """Print a text with its spans marked; where it is long only around them."""
+    size = f"text, {count(len(text), 'character')}"
+    out.print(Text(size if len(text) <= _SHORT_TEXT else f"{size}, in part", style="bold"))
+    out.print(Padding(_marked(out, text, spans), (0, 0, 0, 2)))
 
 
 def show_parts(out: Console, conversation: ConversationAnalysis) -> None:

@@ -42,6 +42,7 @@ def facts(bundle: Bundle) -> dict[str, Any]:
         **{name: manifest.get(name) for name in _WINDOWS},
         "prior": bundle.prior,
         "thresholds": bundle.thresholds.to_dict(),
+        "thresholds_from": manifest.get("thresholds_from"),
         "calibration": manifest.get("calibration"),
         "data": {
             name: {
@@ -70,7 +71,7 @@ def show_facts(out: Console, known: Mapping[str, Any]) -> None:
     table.add_row("prior", f"{known['prior']:g}")
     out.print(table)
     _files(out, known["files"])
-    _thresholds(out, known["thresholds"])
+    _thresholds(out, known["thresholds"], known["thresholds_from"])
     _calibration(out, known["calibration"])
     if known["data"]:
         _data(out, known["data"])
@@ -84,10 +85,15 @@ def _files(out: Console, files: Mapping[str, Any]) -> None:
     out.print(table)
 
 
-def _thresholds(out: Console, thresholds: Mapping[str, Any]) -> None:
-    table = _table(out, "thresholds of risk", "", "flags from", "benign traffic flagged, by definition")
+def _thresholds(out: Console, thresholds: Mapping[str, Any], fitted: Mapping[str, Any] | None) -> None:
+    flagged = "by definition" if fitted is None else "as labelled"
+    table = _table(out, "thresholds of risk", "", "flags from", f"benign traffic flagged, {flagged}")
     for mode in MODES:
-        table.add_row(mode, f"{thresholds['risk'][mode]:.4f}", f"{FALSE_POSITIVE_RATES[mode]:.1%}")
+        share = f"{FALSE_POSITIVE_RATES[mode]:.1%}"
+        if fitted is not None:
+            found = fitted["modes"][mode]["false_positives"]
+            share = f"{found['value']:.2%} (95 %: {found['low']:.2%}–{found['high']:.2%})"
+        table.add_row(mode, f"{thresholds['risk'][mode]:.4f}", share)
     out.print(table)
     table = _table(out, "thresholds of intents", "", "listed from")
     for name, value in thresholds["intents"].items():

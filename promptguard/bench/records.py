@@ -21,6 +21,9 @@ from promptguard.types import Context
 GoldSpan: TypeAlias = tuple[int, int, str | None]
 """First character, one past the last, and the intent or None: offsets in the record's text."""
 
+NEAR, RANDOM = "near", "random"
+"""How ``promptguard review`` draws: rows near a threshold, or from all rows alike."""
+
 _RISKY = frozenset(RISKY_INTENTS)
 
 
@@ -42,6 +45,7 @@ class Record:
         origin: where the text came from, or None.
         family: what the training data call the kind of its source, or None; see ``ordinary.kinds``.
         kind: how a composed record was made, or None; likewise.
+        drawn: how ``promptguard review`` chose it: ``near``, ``random``, or None where it did not.
     """
 
     id: str
@@ -56,6 +60,7 @@ class Record:
     origin: str | None = None
     family: str | None = None
     kind: str | None = None
+    drawn: str | None = None
 
     @property
     def risky(self) -> bool:
@@ -190,6 +195,7 @@ class _Row:
             origin=self._optional("origin"),
             family=self._optional("family"),
             kind=self._optional("kind"),
+            drawn=self._optional("drawn"),
         )
 
     def _string(self, name: str) -> str:
