@@ -146,7 +146,9 @@ def test_either_engine_goes_on_with_what_the_other_began(
     many = scan(logged, out, engine=engines[1], **settings)
     assert parts(out) == parts(one.folder)
     assert manifest(out) == manifest(one.folder)
-    assert many.resumed == (one.rows - 90 if engines[1] == "ray" else 90)
+    kept = sum(json.loads(line)["rows"] for line in lines) - 90
+    assert kept >= 450
+    assert many.resumed == (kept if engines[1] == "ray" else 90)
 
 
 def test_it_goes_on_after_a_kill(tmp_path: Path, bundle: Path, cluster: str, logged: Path) -> None:
