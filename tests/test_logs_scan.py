@@ -568,3 +568,23 @@ def test_without_pyarrow() -> None:
     done = subprocess.run([sys.executable, "-c", script], env=environment, capture_output=True, text=True, check=True)
     assert done.stdout.startswith("logs ")
     assert "[logs]" in done.stdout
+
+
+# --- engines ------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(("module", "extra"), [("ray", "ray"), ("pyspark", "spark")])
+def test_an_engine_that_is_not_installed_is_named(module: str, extra: str) -> None:
+    code = f"import sys; sys.modules[{module!r}] = None; import promptguard.logs.{extra}"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60, check=False)
+    assert done.returncode == 1
+    last = done.stderr.splitlines()[-1]
+    assert "MissingExtraError" in last
+    assert f"pip install 'promptguard-intent[{extra}]'" in last
+
+
+def test_an_unknown_engine_is_refused(tmp_path: Path, bundle: Path) -> None:
+    source = write(tmp_path / "a.jsonl", rows(1))
+    with pytest.raises(InputError, match="engine must be one of local, ray"):
+        scan(source, tmp_path / "out", model=bundle, engine="dask")  # type: ignore[arg-type]
+    assert not (tmp_path / "out").exists()

@@ -196,8 +196,22 @@ def test_what_fails_in_a_worker_is_named(
         scan(logged, tmp_path / "out", model=bundle, engine="ray")
 
 
-def test_nothing_is_reported_and_no_dashboard_runs(tmp_path: Path, bundle: Path, cluster: str) -> None:
-    from ray._private.usage import usage_lib
-
-    assert not usage_lib.usage_stats_enabled()
-    assert not ray._private.worker.global_worker.node.address_info["webui_url"]
+def test_a_cluster_of_its_own_reports_nothing_and_has_no_dashboard(tmp_path: Path, bundle: Path) -> None:
+    source = write(tmp_path / "a.jsonl", rows(3))
+    code = """
+import sys
+from promptguard.logs import scan
+def look(now):
+    import ray
+    from ray._common.usage import usage_lib
+    print(usage_lib.usage_stats_enabled(), repr(ray._private.worker.global_worker.node.address_info["webui_url"] or ""))
+scan(sys.argv[1], sys.argv[2], model=sys.argv[3], engine="ray", workers=1, progress=look)
+import ray
+print(ray.is_initialized())
+"""
+    call = [sys.executable, "-c", code, str(source), str(tmp_path / "out"), str(bundle)]
+    environment = {name: value for name, value in os.environ.items() if name != "RAY_USAGE_STATS_ENABLED"}
+    done = subprocess.run(
+        call, env={**environment, "RAY_ADDRESS": "local"}, capture_output=True, text=True, timeout=120, check=False
+    )
+    assert done.stdout.splitlines() == ["False ''", "False"], done.stderr
