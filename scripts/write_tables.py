@@ -1,4 +1,4 @@
-"""Put the figures of result files into README.md, docs/model-card.md and docs/logs.md, between their markers.
+"""Put the figures of result files into README.md and pages of docs/, between their markers.
 
     python scripts/write_tables.py
 
@@ -8,6 +8,7 @@ Nothing in those tables is typed by hand: ``<!-- table: NAME -->`` starts one, `
 from __future__ import annotations
 
 import json
+import math
 import re
 from collections.abc import Callable
 from pathlib import Path
@@ -15,7 +16,8 @@ from typing import Any
 
 ROOT = Path(__file__).parent.parent
 RESULTS = ROOT / "benchmarks" / "results"
-PAGES = (ROOT / "README.md", *(ROOT / "docs" / name for name in ("model-card.md", "training-runs.md", "logs.md")))
+DOCS = ("model-card.md", "training-runs.md", "logs.md", "scale.md")
+PAGES = (ROOT / "README.md", *(ROOT / "docs" / name for name in DOCS))
 BASELINES = {
     "words of the text": "TF-IDF + logistic regression: text",
     "words of the context": "the same: context",
@@ -48,6 +50,7 @@ def main() -> None:
         "ablations_circumstances": circumstances(withheld),
         "latency": latency(json.loads((RESULTS / "latency.json").read_text())),
         "scan": scan(json.loads((RESULTS / "scan.json").read_text())),
+        "scale": scale(json.loads((RESULTS / "scan.json").read_text())),
         "circumstances": circumstances(quality),
         "parity": parity(json.loads((RESULTS / "parity.json").read_text())),
         "peers": peers(others),
@@ -290,6 +293,36 @@ def scan(result: dict[str, Any]) -> str:
         f"\n{result['date'][:10]}, {result['machine']['cpu']} ({result['machine']['cores']} cores, "
         f"load {result['load_before']:.1f} before the start), {result['model']}; the unique texts reach {share} of "
         f"the machine's 8-bit ceiling; `python {result['command']}`\n"
+    )
+
+
+PLAN_ROWS, NODE_CORES, PLAN_HOURS, CORE_HOUR = 10_000_000_000, 64, 24, 0.05
+"""The plan of docs/scale.md. What a core hour costs, in dollars, is an assumption and no measurement."""
+
+
+def scale(result: dict[str, Any]) -> str:
+    """Ten billion rows on paper, from rows a processor second of one core."""
+    body = []
+    for name, log in result["logs"].items():
+        speed = log["scan"]["rows_per_cpu_second"]
+        core_hours = PLAN_ROWS / speed / 3600
+        nodes = math.ceil(core_hours / PLAN_HOURS / NODE_CORES)
+        body.append(
+            [
+                "unique texts" if name == "unique" else f"mix, {percent(log['repeats'])} repeats",
+                f"{speed:,.0f}",
+                f"{core_hours:,.0f}",
+                f"{nodes:,}",
+                f"{core_hours / NODE_CORES / 10:,.0f}",
+                f"{core_hours * CORE_HOUR:,.0f}",
+                f"{PLAN_ROWS * log['bytes'] / log['rows'] / 1e12:,.1f}",
+            ]
+        )
+    head = ["log", "rows a second a core", "core hours", f"nodes of {NODE_CORES} cores for {PLAN_HOURS} hours"]
+    head += ["hours on 10 nodes", f"dollars at {CORE_HOUR} a core hour", "TB to read"]
+    return rows_of(head, body) + (
+        f"\n{PLAN_ROWS:,} rows, from `benchmarks/results/scan.json` of {result['date'][:10]} "
+        f"({result['machine']['cpu']}, {result['model']})\n"
     )
 
 

@@ -60,7 +60,7 @@ class Output:
         return read_manifest(self.folder) if (self.folder / MANIFEST).exists() else None
 
     def finished_parts(self) -> list[dict[str, Any]]:
-        """What is known of each finished part, in order."""
+        """What is known of each finished part, by number; a cluster may leave gaps."""
         path = self._work / _PROGRESS
         if not path.exists():
             return []
@@ -69,7 +69,7 @@ class Output:
             if not line.endswith(b"\n"):
                 break  # the process ended while writing it: the part is done again
             parts.append(json.loads(line))
-        return parts
+        return sorted(parts, key=part_number)
 
     def clear(self) -> None:
         """Remove the parts, the manifest and the progress of an earlier scan."""
@@ -88,11 +88,6 @@ class Output:
                 path.unlink()
         lines = "".join(json.dumps(part) + "\n" for part in parts)
         _replace(self._work / _PROGRESS, lines, self._work)
-
-    def part(self, number: int, form: OutputFormat, *, copy_text: bool) -> Part:
-        """Begin a part."""
-        name = f"part-{number:05}.{form}"
-        return Part(self._work / name, self.folder / name, copy_text=copy_text)
 
     def add(self, part: Mapping[str, Any]) -> None:
         """Note that a part is finished."""
@@ -113,6 +108,25 @@ class Output:
         if self._work.exists() and {path.name for path in self._work.iterdir()} == {_LOCK}:
             self.tidy()
         self._held.close()
+
+
+def begin_part(folder: Path, number: int, form: OutputFormat, *, copy_text: bool, temporary: str = "") -> Part:
+    """Begin a part of the scan in a folder that an ``Output`` holds.
+
+    Args:
+        folder: where the scan is written.
+        number: of the part, from 0.
+        form: ``parquet`` or ``jsonl``.
+        copy_text: with text and context.
+        temporary: prefix of its name until it is complete, so that two processes can write it without harm.
+    """
+    name = f"part-{number:05}.{form}"
+    return Part(folder / _WORK / (temporary + name), folder / name, copy_text=copy_text)
+
+
+def part_number(part: Mapping[str, Any]) -> int:
+    """Number of a finished part."""
+    return int(Path(part["file"]).stem.removeprefix("part-"))
 
 
 class Part:
@@ -138,10 +152,7 @@ class Part:
             for row in rows:
                 self._file.write(_line(row, self._schema))
             return
-        batch = pa.RecordBatch.from_arrays(
-            [pa.array([row.get(field.name) for row in rows], field.type) for field in self._schema],
-            schema=self._schema,
-        )
+        batch = record_batch(rows, self._schema)
         self._batches.append(batch)
         self._waiting += batch.nbytes
         if sum(b.num_rows for b in self._batches) >= _GROUP_ROWS or self._waiting >= _GROUP_BYTES:
@@ -170,6 +181,13 @@ class Part:
         os.replace(self._path, self._final)
         _flush_folder(self._final.parent)
         return self._final.name
+
+
+def record_batch(rows: Sequence[Mapping[str, Any]], columns: pa.Schema) -> pa.RecordBatch:
+    """Rows of the output as columns."""
+    return pa.RecordBatch.from_arrays(
+        [pa.array([row.get(field.name) for row in rows], field.type) for field in columns], schema=columns
+    )
 
 
 def read_manifest(folder: Path | str) -> dict[str, Any]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import multiprocessing
+import os
 import time
 from collections import Counter, OrderedDict, deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -11,13 +12,13 @@ from concurrent.futures import Future, ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Literal, Protocol, TypeAlias
 
 from promptguard import __version__
 from promptguard.errors import BackendError, InputError
 from promptguard.guard import Guard
 from promptguard.logs import score
-from promptguard.logs.output import FORMATS, Output, OutputFormat, Part
+from promptguard.logs.output import FORMATS, Output, OutputFormat, Part, begin_part, part_number
 from promptguard.logs.presets import Mapper, Row
 from promptguard.logs.readers import MOST_ROW_BYTES, Reader, Record, dataset_source, is_dataset
 from promptguard.logs.schema import SCHEMA_VERSION
@@ -26,11 +27,14 @@ from promptguard.logs.sources import STANDARD_INPUT, Source, find
 from promptguard.policy import severity
 from promptguard.types import Context, Decision
 
+Engine: TypeAlias = Literal["local", "ray"]
+ENGINES: tuple[Engine, ...] = ("local", "ray")
+
 PART_ROWS = 20_000
 """Rows of a part: what at most is done again after an interruption."""
 
-_CHUNK_ROWS = 256
-_CHUNK_CHARACTERS = 4 * 2**20
+CHUNK_ROWS = 256
+CHUNK_CHARACTERS = 4 * 2**20
 _JOB_PAIRS = 16
 _KNOWN_VERDICTS = 65_536
 """Most verdicts that are kept for texts that come again: about two kilobytes each."""
@@ -90,7 +94,8 @@ def scan(
     map: Mapping[str, str] | None = None,
     turns: str = "last",
     format: OutputFormat = "parquet",
-    workers: int = 1,
+    workers: int | None = 1,
+    engine: Engine = "local",
     model: Path | str | None = None,
     mode: str = "balanced",
     prior: float | None = None,
@@ -114,7 +119,10 @@ def scan(
             documents; the row then has the worst verdict.
         format: ``parquet`` or ``jsonl``.
         workers: processes that score. 1 scores in this process; with more, a script needs the
-            ``if __name__ == "__main__":`` that the standard library's multiprocessing asks for.
+            ``if __name__ == "__main__":`` that the standard library's multiprocessing asks for. None for one a core
+            of the machine or the cluster.
+        engine: ``local``, or ``ray`` for the workers of a Ray cluster, which must see the files, ``out`` and the
+            model under the same paths (``docs/scale.md``). Either may go on with what the other began.
         model: folder of a bundle; None for the one that comes with the package.
         mode: ``low-alarm``, ``balanced`` or ``strict``.
         prior: share of risky traffic to state probabilities at, in (0, 1); None for the bundle's own.
@@ -135,15 +143,21 @@ def scan(
     began = time.perf_counter()
     if format not in FORMATS:
         raise InputError(f"format must be one of {', '.join(FORMATS)}")
-    if not isinstance(workers, int) or workers < 1:
+    if engine not in ENGINES:
+        raise InputError(f"engine must be one of {', '.join(ENGINES)}")
+    if workers is not None and (not isinstance(workers, int) or workers < 1):
         raise InputError("workers must be a whole number, at least 1")
     if not isinstance(part_rows, int) or part_rows < 1:
         raise InputError("part_rows must be a whole number, at least 1")
-    mapper = Mapper(preset, map, turns)
+    Mapper(preset, map, turns)  # what it refuses is refused before anything is written
     settings = Settings(model, mode, prior)
+    if engine == "ray":
+        from promptguard.logs import ray
     guard = settings.guard()
     dataset = sources if is_dataset(sources) else None
     passed_over: list[str] = []
+    if engine == "ray" and (dataset is not None or sources in (STANDARD_INPUT, [STANDARD_INPUT])):
+        raise InputError("engine ray reads files that every node sees: no dataset and no standard input")
     if dataset is not None:
         found = [dataset_source(dataset)]
     else:
@@ -165,14 +179,29 @@ def scan(
     }
     output = Output(Path(out))
     try:
-        scanned, parts, finished = _before(output, about, found, resume=resume)
+        scanned, parts, finished = _before(output, about, found, resume=resume, gaps=engine == "ray")
         tally = _Tally(parts)
         resumed = tally.rows
         if not finished:
-            scorer = _Serial(guard) if workers == 1 else _Pool(settings, workers)
-            with scorer, score.one_thread():
-                run = _Run(output, about, scanned, parts, tally, dataset, scorer, progress)
-                run.all(mapper)
+
+            def done(part: dict[str, Any]) -> None:
+                parts.append(part)
+                output.add(part)
+
+            def report(counts: Mapping[str, Any], share: float | None) -> None:
+                tally.add(counts)
+                if progress is not None:
+                    progress(Progress(tally.rows, tally.errors, tally.flagged, share))
+
+            if engine == "ray":
+                ray.run(output.folder, about, scanned, settings, parts, done, report, workers)
+                parts.sort(key=part_number)
+            else:
+                start = Start(len(parts), tally.rows, *parts[-1]["after"]) if parts else Start()
+                cores = workers or os.cpu_count() or 1
+                scorer = Serial(guard) if cores == 1 else _Pool(settings, cores)
+                with scorer, score.one_thread():
+                    Run(output.folder, about, scanned, scorer, done, dataset=dataset, progress=report).parts(start)
             output.write_manifest({**about, "status": "finished", **tally.counts(), **_listed(scanned, parts)})
         output.tidy()
     finally:
@@ -196,7 +225,7 @@ def _listed(sources: Sequence[Source], parts: Sequence[Mapping[str, Any]]) -> di
 
 
 def _before(
-    output: Output, about: Mapping[str, Any], found: list[Source], *, resume: bool
+    output: Output, about: Mapping[str, Any], found: list[Source], *, resume: bool, gaps: bool
 ) -> tuple[list[Source], list[dict[str, Any]], bool]:
     """The sources as they were when the scan began, the parts that are finished, and whether all is."""
     known = output.manifest() if resume else None
@@ -220,6 +249,8 @@ def _before(
             raise InputError(f"{output.folder} holds a finished scan of standard input: choose another, or start anew")
         return sources, known["parts"], True
     parts = output.finished_parts()
+    if not gaps:  # behind a part that is missing nobody knows which row comes next
+        parts = [part for place, part in enumerate(parts) if part_number(part) == place]
     if sources[0].path == STANDARD_INPUT:
         parts = []  # what comes in now need not be what came in then: it is read from its start
     output.keep(parts)
@@ -230,12 +261,16 @@ class _Tally:
     """Counts over the parts."""
 
     def __init__(self, parts: Sequence[Mapping[str, Any]]) -> None:
-        self.rows = sum(part["rows"] for part in parts)
-        self.errors = sum(part["errors"] for part in parts)
-        self.flagged = sum(part["flagged"] for part in parts)
+        self.rows = self.errors = self.flagged = 0
         self.presets: Counter[str] = Counter()
         for part in parts:
-            self.presets.update(part["presets"])
+            self.add(part)
+
+    def add(self, counts: Mapping[str, Any]) -> None:
+        self.rows += counts["rows"]
+        self.errors += counts["errors"]
+        self.flagged += counts["flagged"]
+        self.presets.update(counts["presets"])
 
     def counts(self) -> dict[str, Any]:
         return {
@@ -250,12 +285,16 @@ class _Tally:
 # --- reading --------------------------------------------------------------------------------------
 
 
+Entry: TypeAlias = tuple[str | None, int | None, Row | None, str | None]
+"""File and line of a row, and what it says or why that is unknown."""
+
+
 @dataclass(slots=True)
-class _Chunk:
-    """Rows that are read together, in order: file, line, what it says or why that is unknown; and their verdicts."""
+class Chunk:
+    """Rows that are read together, in order, and their verdicts."""
 
     next_row: int
-    rows: list[tuple[str, int | None, Row | None, str | None]] = field(default_factory=list)
+    rows: list[Entry] = field(default_factory=list)
     answers: list[list[tuple[bytes, Verdict | _Answer]]] = field(default_factory=list)
     characters: int = 0
     after: tuple[int, int] = (0, 0)  # source, and rows of it that have been read
@@ -267,7 +306,13 @@ def _size(pair: Pair) -> int:
     return len(text) + len(context.system_prompt or "") + sum(len(message.content) for message in context.history)
 
 
-def _read(record: Record, mapper: Mapper) -> tuple[Row | None, str | None]:
+def chunk_size(row: Row | None) -> int:
+    """Characters that a row adds to its chunk."""
+    return sum(map(_size, row.parts)) if row else 0
+
+
+def read_row(record: Record, mapper: Mapper) -> tuple[Row | None, str | None]:
+    """What a record says, or why that is unknown."""
     if record.error is not None:
         return None, record.error
     try:
@@ -294,15 +339,24 @@ class _Answer:
     at: int
 
 
-class _Scorer(Protocol):
+class Scorer(Protocol):
+    """Where verdicts are found.
+
+    Attributes:
+        waiting_chunks: chunks whose verdicts may be awaited at a time.
+    """
+
     waiting_chunks: int
 
-    def __enter__(self) -> _Scorer: ...
+    def __enter__(self) -> Scorer: ...
     def __exit__(self, *error: object) -> None: ...
-    def submit(self, pairs: list[Pair]) -> list[Verdict | _Answer]: ...
+
+    def submit(self, pairs: list[Pair]) -> list[Verdict | _Answer]:
+        """Verdicts, or answers that will be."""
+        ...
 
 
-class _Serial:
+class Serial:
     """Scores in this process."""
 
     waiting_chunks = 0
@@ -310,13 +364,14 @@ class _Serial:
     def __init__(self, guard: Guard) -> None:
         self._guard = guard
 
-    def __enter__(self) -> _Serial:
+    def __enter__(self) -> Serial:
         return self
 
     def __exit__(self, *error: object) -> None:
         pass
 
     def submit(self, pairs: list[Pair]) -> list[Verdict | _Answer]:
+        """Verdicts."""
         return list(score.score(self._guard, pairs))
 
 
@@ -340,80 +395,19 @@ class _Pool:
         return [_Answer(found, at) for at in range(len(pairs))]
 
 
-# --- all of it ------------------------------------------------------------------------------------
+class ChunkScorer:
+    """Rows to rows of the output; a text is scored once in each context. Every engine scores through this.
 
+    Args:
+        scorer: where verdicts are found.
+        copy_text: also give the text and its context.
+    """
 
-class _Run:
-    """One run over what is left of a scan."""
-
-    def __init__(
-        self,
-        output: Output,
-        about: Mapping[str, Any],
-        sources: Sequence[Source],
-        parts: list[dict[str, Any]],
-        tally: _Tally,
-        dataset: Any,
-        scorer: _Scorer,
-        progress: Callable[[Progress], None] | None,
-    ) -> None:
-        self._output, self._about, self._sources, self._dataset = output, about, sources, dataset
-        self._parts, self._tally = parts, tally
-        self._scorer, self._progress = scorer, progress
+    def __init__(self, scorer: Scorer, *, copy_text: bool) -> None:
+        self._scorer, self._copy_text = scorer, copy_text
         self._known: OrderedDict[bytes, Verdict | _Answer] = OrderedDict()
-        self._part: Part | None = None
-        self._counts = _counts()
 
-    def all(self, mapper: Mapper) -> None:
-        """Read, score and write all rows that are left."""
-        try:
-            waiting: deque[_Chunk] = deque()
-            for chunk in self._chunks(mapper):
-                self._dispatch(chunk)
-                waiting.append(chunk)
-                while len(waiting) > self._scorer.waiting_chunks:
-                    self._write(waiting.popleft())
-            while waiting:
-                self._write(waiting.popleft())
-            if self._part is not None or not self._parts:
-                self._finish_part(self._after)
-        except BrokenProcessPool as error:
-            raise BackendError("a worker process ended, perhaps for want of memory: run it again to go on") from error
-        finally:
-            if self._part is not None:
-                self._part.abandon()
-
-    def _chunks(self, mapper: Mapper) -> Iterator[_Chunk]:
-        at, taken = self._parts[-1]["after"] if self._parts else (0, 0)
-        row = self._tally.rows
-        total = sum(source.size for source in self._sources)
-        done = sum(source.size for source in self._sources[:at])
-        most = self._about["part_rows"]
-        self._after = (at, taken)
-        chunk = _Chunk(row)
-        for index in range(at, len(self._sources)):
-            source = self._sources[index]
-            reader = Reader(source, skip=taken, dataset=self._dataset)
-            for record in reader:
-                taken += 1
-                row += 1
-                found, error = _read(record, mapper)
-                chunk.rows.append((source.path, record.line, found, error))
-                chunk.characters += sum(map(_size, found.parts)) if found else 0
-                if len(chunk.rows) >= _CHUNK_ROWS or chunk.characters >= _CHUNK_CHARACTERS or row % most == 0:
-                    chunk.after = (index + 1, 0) if record.last else (index, taken)
-                    chunk.share = (done + reader.share * source.size) / total if total else None
-                    yield chunk
-                    chunk = _Chunk(row)
-            done += source.size
-            chunk.after = (index + 1, 0)
-            taken = 0
-        chunk.share = 1.0
-        if chunk.rows:
-            yield chunk
-        self._after = chunk.after
-
-    def _dispatch(self, chunk: _Chunk) -> None:
+    def ask(self, chunk: Chunk) -> None:
         """Ask for the verdicts that are not known yet."""
         new: dict[bytes, Pair] = {}
         keys = [[] if row is None else [pair_key(pair) for pair in row.parts] for _, _, row, _ in chunk.rows]
@@ -433,29 +427,14 @@ class _Run:
         while len(self._known) > _KNOWN_VERDICTS:
             self._known.popitem(last=False)
 
-    def _write(self, chunk: _Chunk) -> None:
-        written = []
-        for number, (entry, answers) in enumerate(zip(chunk.rows, chunk.answers, strict=True), start=chunk.next_row):
-            row = self._row(number, entry, answers)
-            written.append(row)
-            self._count(row, entry[2])
-        if self._part is None:
-            self._part = self._begin_part()
-        self._part.write(written)
-        self._after = chunk.after
-        if (chunk.next_row + len(written)) % self._about["part_rows"] == 0:
-            self._finish_part(chunk.after)
-        if self._progress is not None:
-            self._progress(Progress(self._tally.rows, self._tally.errors, self._tally.flagged, chunk.share))
+    def rows(self, chunk: Chunk) -> list[dict[str, Any]]:
+        """The rows of the output, one for each of a chunk that has been asked for."""
+        numbered = enumerate(zip(chunk.rows, chunk.answers, strict=True), start=chunk.next_row)
+        return [self._row(number, entry, answers) for number, (entry, answers) in numbered]
 
-    def _row(
-        self,
-        number: int,
-        entry: tuple[str, int | None, Row | None, str | None],
-        answers: Sequence[tuple[bytes, Verdict | _Answer]],
-    ) -> dict[str, Any]:
+    def _row(self, number: int, entry: Entry, answers: Sequence[tuple[bytes, Verdict | _Answer]]) -> dict[str, Any]:
         file, line, row, error = entry
-        place = {"row": number, "file": _sayable(file), "line": line}
+        place = {"row": number, "file": None if file is None else _sayable(file), "line": line}
         if row is None:
             return {**place, "status": "error", "error": error}
         verdicts = []
@@ -466,35 +445,151 @@ class _Run:
                 self._known[key] = verdict  # lets go of the other verdicts of its job
         at = max(range(len(verdicts)), key=lambda i: _rank(verdicts[i]))
         made = {**place, **row.about, **verdicts[at]}
-        if self._about["copy_text"]:
+        if self._copy_text:
             text, context = row.parts[at]
             made |= {"text": text, "context": json.dumps(_context(context))}
         return {name: _sayable(value) if isinstance(value, str) else value for name, value in made.items()}
 
-    def _count(self, row: Mapping[str, Any], read: Row | None) -> None:
-        error = row["status"] == "error"
-        flagged = not error and row["decision"] != "allow"
-        self._counts["rows"] += 1
-        self._counts["errors"] += error
-        self._counts["flagged"] += flagged
-        self._tally.rows += 1
-        self._tally.errors += error
-        self._tally.flagged += flagged
-        if read is not None:
-            self._counts["presets"][read.preset] += 1
-            self._tally.presets[read.preset] += 1
+
+# --- all of it ------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class Start:
+    """Where a part begins.
+
+    Attributes:
+        part: its number.
+        row: number of its first row.
+        source: which source that row is in.
+        taken: rows of that source before it.
+    """
+
+    part: int = 0
+    row: int = 0
+    source: int = 0
+    taken: int = 0
+
+
+class Run:
+    """Reads, scores and writes parts.
+
+    Args:
+        folder: that of the output.
+        about: the manifest's settings.
+        sources: as they were when the scan began.
+        scorer: where verdicts are found.
+        finished: called with what is known of each finished part.
+        dataset: the ``datasets.Dataset`` where the source is one.
+        progress: called after each chunk with the rows just written and the share of the input that has been read.
+        temporary: prefix of the names under which parts are written.
+    """
+
+    def __init__(
+        self,
+        folder: Path,
+        about: Mapping[str, Any],
+        sources: Sequence[Source],
+        scorer: Scorer,
+        finished: Callable[[dict[str, Any]], None],
+        *,
+        dataset: Any = None,
+        progress: Callable[[Mapping[str, Any], float | None], None] | None = None,
+        temporary: str = "",
+    ) -> None:
+        self._folder, self._about, self._sources, self._dataset = folder, about, sources, dataset
+        self._waiting_chunks, self._temporary = scorer.waiting_chunks, temporary
+        self._finished, self._progress = finished, progress
+        self._scorer = ChunkScorer(scorer, copy_text=about["copy_text"])
+        self._mapper = Mapper(about["preset"], about["map"], about["turns"])
+        self._part: Part | None = None
+
+    def parts(self, start: Start, *, only_one: bool = False) -> None:
+        """Write the parts from ``start`` on, or that part alone; a scan without rows has one without rows."""
+        self._number, self._after, self._counts = start.part, (start.source, start.taken), _counts()
+        try:
+            waiting: deque[Chunk] = deque()
+            for chunk in self._chunks(start, only_one):
+                self._scorer.ask(chunk)
+                waiting.append(chunk)
+                while len(waiting) > self._waiting_chunks:
+                    self._write(waiting.popleft())
+            while waiting:
+                self._write(waiting.popleft())
+            if self._part is not None or self._number == 0:
+                self._finish_part(self._after)
+        except BrokenProcessPool as error:
+            raise BackendError("a worker process ended, perhaps for want of memory: run it again to go on") from error
+        finally:
+            if self._part is not None:
+                self._part.abandon()
+                self._part = None
+
+    def _chunks(self, start: Start, only_one: bool) -> Iterator[Chunk]:
+        row, taken = start.row, start.taken
+        total = sum(source.size for source in self._sources)
+        done = sum(source.size for source in self._sources[: start.source])
+        most = self._about["part_rows"]
+        chunk = Chunk(row)
+        for index in range(start.source, len(self._sources)):
+            source = self._sources[index]
+            reader = Reader(source, skip=taken, dataset=self._dataset)
+            for record in reader:
+                taken += 1
+                row += 1
+                found, error = read_row(record, self._mapper)
+                chunk.rows.append((source.path, record.line, found, error))
+                chunk.characters += chunk_size(found)
+                if len(chunk.rows) >= CHUNK_ROWS or chunk.characters >= CHUNK_CHARACTERS or row % most == 0:
+                    chunk.after = (index + 1, 0) if record.last else (index, taken)
+                    chunk.share = (done + reader.share * source.size) / total if total else None
+                    yield chunk
+                    if only_one and row % most == 0:
+                        return
+                    chunk = Chunk(row)
+            done += source.size
+            chunk.after = (index + 1, 0)
+            taken = 0
+        chunk.share = 1.0
+        if chunk.rows:
+            yield chunk
+        self._after = chunk.after
+
+    def _write(self, chunk: Chunk) -> None:
+        written = self._scorer.rows(chunk)
+        counts = _counts()
+        for made, (_, _, read, _) in zip(written, chunk.rows, strict=True):
+            error = made["status"] == "error"
+            counts["rows"] += 1
+            counts["errors"] += error
+            counts["flagged"] += not error and made["decision"] != "allow"
+            if read is not None:
+                counts["presets"][read.preset] += 1
+        for name, count in counts.items():
+            self._counts[name] += count
+        if self._part is None:
+            self._part = self._begin_part()
+        self._part.write(written)
+        self._after = chunk.after
+        if (chunk.next_row + len(written)) % self._about["part_rows"] == 0:
+            self._finish_part(chunk.after)
+        if self._progress is not None:
+            self._progress(counts, chunk.share)
 
     def _begin_part(self) -> Part:
-        return self._output.part(len(self._parts), self._about["format"], copy_text=self._about["copy_text"])
+        about = self._about
+        return begin_part(
+            self._folder, self._number, about["format"], copy_text=about["copy_text"], temporary=self._temporary
+        )
 
     def _finish_part(self, after: tuple[int, int]) -> None:
         if self._part is None:
             self._part = self._begin_part()
             self._part.write([])
         name = self._part.finish()
-        self._parts.append({"file": name, **self._counts, "after": list(after)})
-        self._output.add(self._parts[-1])
-        self._part, self._counts = None, _counts()
+        self._part, self._number = None, self._number + 1
+        self._finished({"file": name, **self._counts, "after": list(after)})
+        self._counts = _counts()
 
 
 def _counts() -> dict[str, Any]:

@@ -58,9 +58,9 @@ class Settings:
     mode: str = "balanced"
     prior: float | None = None
 
-    def guard(self) -> Guard:
+    def guard(self, providers: Sequence[str] = ("CPUExecutionProvider",)) -> Guard:
         """A guard that also keeps the vector."""
-        return Guard(self.model, mode=self.mode, prior=self.prior, detectors=(_Vector(),))
+        return Guard(self.model, mode=self.mode, prior=self.prior, detectors=(_Vector(),), providers=providers)
 
 
 def score(guard: Guard, pairs: Sequence[Pair]) -> list[Verdict]:
