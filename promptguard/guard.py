@@ -29,7 +29,7 @@ _LEAST_VIEW_WINDOWS = 4
 """Windows a de-obfuscated view gets even where the views before it have used up theirs."""
 
 _MOST_REDACTIONS = 3
-"""Taking an attack out can show the rest of it. Measured on flagged content: two were enough for every text."""
+"""Taking an attack out can show the rest of it. With bundle 1 two were enough for all flagged content."""
 
 _OWN_SIGNALS = frozenset(("classifier", "surface", "similarity", "examples", "exceptions"))
 
