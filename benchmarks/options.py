@@ -429,7 +429,7 @@ def first_stage(train: Sequence[Any], records: Sequence[Any]) -> dict[str, Any]:
 
     def features(rows: Sequence[Any]) -> Any:
         texts = [f"{r['text']} \n {r['context'].get('system_prompt') or ''}"[:4000] for r in rows]
-        return HashingVectorizer(n_features=2**18, ngram_range=(1, 2), sublinear_tf=False).transform(texts)
+        return HashingVectorizer(n_features=2**18, ngram_range=(1, 2)).transform(texts)
 
     model = LogisticRegression(C=30, max_iter=300).fit(features(train), is_risky(train))
     scores = model.decision_function(features(records))
@@ -504,8 +504,6 @@ def sessions(weights: Any, guard: Guard, pairs: Sequence[tuple[str, Any]]) -> di
         "scales by row and block (MatMulNBits)": opened(rewritten(shipped, products(blockwise))),
         "unsigned weights": opened(rewritten(shipped, products(unsigned))),
         "safe without VNNI": opened(shipped, session__x64quantprecision="1"),
-        "two threads": opened(shipped, threads=2),
-        "two threads that do not spin": opened(shipped, threads=2, session__intra_op__allow_spinning="0"),
     }
     try:
         made |= {
@@ -549,6 +547,11 @@ def main() -> None:
     text = " ".join(r["text"] for r in others[:200] if not r["labels"])
     context = " ".join(r["context"].get("system_prompt") or "" for r in others[:200])
     times = timed(guard, made, arguments.rounds, text, context)
+    shipped = build(weights, "int8")
+    for spins, name in (("1", "two threads"), ("0", "two threads that do not spin")):
+        # Apart from the others: a thread that spins takes their time.
+        made[name] = opened(shipped, threads=2, session__intra_op__allow_spinning=spins)
+        times |= timed(guard, {name: made[name]}, arguments.rounds, text, context)
     risky = is_risky(records)
     reference, decided = verdicts(guard, made["32 bits"], records)
     table = []
@@ -570,7 +573,7 @@ def main() -> None:
         "records": len(records),
         "context_tokens": CONTEXT_TOKENS,
         "options": table,
-        "saturation": saturating(build(weights, "int8"), guard, pairs),
+        "saturation": saturating(shipped, guard, pairs),
     }
     if arguments.train:
         train = list(read_jsonl(arguments.train))
