@@ -226,6 +226,20 @@ def plain_attention(part: Part, node: Any) -> bool:
     return True
 
 
+def tiled_attention(part: Part, node: Any) -> bool:
+    """Attention that onnxruntime works through in tiles, which it does where there is no past."""
+    if node.op_type != "MultiHeadAttention":
+        return False
+    heads = helper.get_node_attr_value(node, "num_heads")
+    seen, *presents = node.output
+    split = part.constant(f"{seen}.split", np.array([0, 0, heads, HEAD_SIZE]))
+    for x, past, present in zip(node.input[1:3], node.input[6:], presents, strict=True):
+        new = part.op("Transpose", [part.op("Reshape", [x, split])], perm=[0, 2, 1, 3])
+        part.op("Concat", [past, new], present, axis=2)
+    part.op("MultiHeadAttention", [node.input[0], *presents], seen, MS, num_heads=heads)
+    return True
+
+
 def added_norms(part: Part, node: Any) -> bool:
     """Sums as engines other than onnxruntime look for them."""
     if node.op_type == "Sum":
@@ -495,6 +509,7 @@ def sessions(weights: Any, guard: Guard, pairs: Sequence[tuple[str, Any]]) -> di
         "layer norms fused by onnxruntime": opened(rewritten(shipped, fused_norms)),
         "context run to the end": opened(in_line),
         "attention in standard operators": opened(rewritten(shipped, plain_attention)),
+        "attention in tiles": opened(rewritten(shipped, tiled_attention)),
         "GELU by tanh": opened(rewritten(shipped, tanh_gelu)),
         "word embeddings in 32 bits": opened(
             rewritten(shipped, dense_words(weights["encoder.embeddings.word_embeddings.weight"]))
@@ -504,6 +519,7 @@ def sessions(weights: Any, guard: Guard, pairs: Sequence[tuple[str, Any]]) -> di
         "scales by row and block (MatMulNBits)": opened(rewritten(shipped, products(blockwise))),
         "unsigned weights": opened(rewritten(shipped, products(unsigned))),
         "safe without VNNI": opened(shipped, session__x64quantprecision="1"),
+        "denormals as zero": opened(shipped, session__set_denormal_as_zero="1"),
     }
     try:
         made |= {
