@@ -155,9 +155,10 @@ def lines(
                 f"<title>{escape(called)}, {x:,.4g}: {y:,.4g}</title></circle>"
                 for (x, y), place in zip(some, places, strict=True)
             ]
-        y = places[-1][1]
-        while any(abs(y - other) < _LINE for other in taken):  # labels of lines that end near each other
-            y += 4 if y < _HEIGHT / 2 else -4
+        # Labels of lines that end near each other make room for each other.
+        shifts = (sign * step for step in range(0, _HEIGHT, 2) for sign in (1, -1))
+        free = (places[-1][1] + s for s in shifts if all(abs(places[-1][1] + s - other) >= _LINE for other in taken))
+        y = next(free, places[-1][1])
         taken.append(y)
         parts.append(f'<text class="label" x="{_LEFT + wide + 8}" y="{y + 4:.1f}">{escape(called)}</text>')
     return _svg(parts, name, title, description)
