@@ -196,7 +196,7 @@ def bars(
         parts.append(f'<text class="label" x="{_BAR_LEFT - 8}" y="{y + 15}" text-anchor="end">{escape(called)}</text>')
         for j, value in enumerate(values):
             width = value / most * wide
-            parts.append(f'<rect class="bar s{j}" x="{x:.1f}" y="{y}" width="{width:.1f}" height="20"/>')
+            parts.append(f'<rect class="part s{j}" x="{x:.1f}" y="{y}" width="{width:.1f}" height="20"/>')
             x += width
         parts.append(f'<text x="{x + 8:.1f}" y="{y + 15}">{sum(values):,.4g} {escape(unit)}</text></g>')
     return _svg(parts, name, title, description, height=16 + len(rows) * step)
