@@ -23,12 +23,14 @@ import argparse
 import importlib.util
 import itertools
 import json
+import multiprocessing
 import os
 import sys
 import tempfile
 import time
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import ProcessPoolExecutor
 from dataclasses import astuple, dataclass
 from importlib import metadata
 from pathlib import Path
@@ -327,6 +329,7 @@ def export(config: dict[str, Any], folder: Path) -> dict[str, Path]:
         def forward(self, input_ids: Any, attention_mask: Any) -> Any:
             return self.network(input_ids=input_ids, attention_mask=attention_mask).logits
 
+    torch.set_num_threads(1)
     torch.manual_seed(0)
     network = Logits()
 
@@ -554,7 +557,9 @@ def subjects_of(options: argparse.Namespace, folder: Path) -> tuple[list[Subject
         peers = {name: PEERS[name] | {"num_hidden_layers": 1, "vocab_size": 1000} for name in list(PEERS)[:1]}
     for name, config in peers.items():
         began = time.perf_counter()
-        graphs = export(config, folder / name.split(" (")[0].replace(" ", "-"))
+        # In a process of its own: exporting takes gigabytes, which it would keep.
+        with ProcessPoolExecutor(1, mp_context=multiprocessing.get_context("spawn")) as pool:
+            graphs = pool.submit(export, config, folder / name.split(" (")[0].replace(" ", "-")).result()
         print(f"{name}: {time.perf_counter() - began:.0f} s to export", flush=True)
         found += [Peer(name, precision, graph, config["vocab_size"]) for precision, graph in graphs.items()]
     if "stackone-defender" not in options.skip:

@@ -55,6 +55,7 @@ def main() -> None:
         "architectures_context": architectures_context(side_by_side),
         "architectures_engines": architectures_engines(side_by_side),
         "architectures_circumstances": architectures_circumstances(side_by_side),
+        "concurrency": concurrency(json.loads((RESULTS / "concurrency.json").read_text())),
         "scan": scan(json.loads((RESULTS / "scan.json").read_text())),
         "scale": scale(json.loads((RESULTS / "scan.json").read_text())),
         "circumstances": circumstances(quality),
@@ -377,6 +378,40 @@ def architectures_circumstances(result: dict[str, Any]) -> str:
         f"{result['date'][:10]}, {result['machine']['cpu']} ({result['machine']['cores']} cores, load "
         f"{result['load_before']:.1f} before the start), bundle {result['model']}, {versions}; 8-bit ceiling "
         f"{result['ceiling_gops']:.0f} GOP/s; `python {result['command']}`\n"
+    )
+
+
+def concurrency(result: dict[str, Any]) -> str:
+    def mean(rates: list[float]) -> str:
+        return f"{sum(rates) / len(rates):.1f}"
+
+    both = result["processes"]
+    body = [
+        [
+            f"{both['processes']} processes, a core each, against one",
+            mean(both["alone_per_second"]),
+            mean(both["together_per_second"]),
+            times_ours(both["ratio"]),
+            "–",
+        ]
+    ]
+    for row in result["threads"]:
+        few, cores = (
+            ("one thread", "one core") if row["cores"] == 1 else (f"{row['cores']} threads", f"{row['cores']} cores")
+        )
+        body.append(
+            [
+                f"{row['threads']} threads with one Guard against {few}, {cores}",
+                mean(row["one_a_core_per_second"]),
+                mean(row["many_per_second"]),
+                times_ours(row["ratio"]),
+                "yes" if row["verdicts_equal"] else "no",
+            ]
+        )
+    head = ["", "few: calls a second", "many: calls a second", "many over few", "same verdicts, bit by bit"]
+    return rows_of(head, body) + (
+        f"\n{result['date'][:10]}, {result['machine']['cpu']} ({result['machine']['cores']} cores, load "
+        f"{result['load_before']:.1f} before the start), bundle {result['model']}; `python {result['command']}`\n"
     )
 
 
