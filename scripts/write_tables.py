@@ -376,7 +376,8 @@ def architectures_circumstances(result: dict[str, Any]) -> str:
     )
     return (
         f"{result['date'][:10]}, {result['machine']['cpu']} ({result['machine']['cores']} cores, load "
-        f"{result['load_before']:.1f} before the start), bundle {result['model']}, {versions}; 8-bit ceiling "
+        f"{result['load_before']:.1f} before the start, {percent(result['processor_share'])} of a core had), "
+        f"bundle {result['model']}, {versions}; 8-bit ceiling "
         f"{result['ceiling_gops']:.0f} GOP/s; `python {result['command']}`\n"
     )
 
