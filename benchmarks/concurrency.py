@@ -53,6 +53,11 @@ def mixed(count: int) -> list[tuple[str, Context | None]]:
     ]
 
 
+def speed(calls: int, began: float, processor: float) -> tuple[float, float]:
+    """Calls a second since it began, and the processor's milliseconds for each, which others disturb less."""
+    return calls / (time.perf_counter() - began), 1000 * (time.process_time() - processor) / calls
+
+
 def serve(connection: Connection, cores: set[int], model: Path | None) -> None:
     """A process of its own on its cores: one Guard, and orders until there is none."""
     os.sched_setaffinity(0, cores)
@@ -64,22 +69,21 @@ def serve(connection: Connection, cores: set[int], model: Path | None) -> None:
         guard.analyze(text, seen)
     connection.send("ready")
     while (order := connection.recv()) is not None:
-        began = time.perf_counter()
         if "seconds" in order:
-            calls = 0
+            calls, began, processor = 0, time.perf_counter(), time.process_time()
             while time.perf_counter() - began < order["seconds"]:
                 guard.analyze(short[calls % len(short)], seen)
                 calls += 1
-            connection.send(calls / (time.perf_counter() - began))
+            connection.send(speed(calls, began, processor))
         else:
             guard = Guard(model)  # with no context read yet
             guard.analyze("loads the model")
             texts, contexts = zip(*pairs[: order["texts"]], strict=True)
-            began = time.perf_counter()
+            began, processor = time.perf_counter(), time.process_time()
             with ThreadPoolExecutor(order["threads"]) as pool:
                 analyses = list(pool.map(guard.analyze, texts, contexts))
-            rate = len(analyses) / (time.perf_counter() - began)
-            connection.send((rate, [verdict(analysis) for analysis in analyses]))
+            found = speed(len(analyses), began, processor)
+            connection.send((found, [verdict(analysis) for analysis in analyses]))
 
 
 class Worker:
@@ -119,46 +123,42 @@ def ratio(above: Sequence[float], below: Sequence[float], replicates: int = 5000
     return {"value": float(a.sum() / b.sum()), "low": float(low), "high": float(high)}
 
 
+def side(turns: Sequence[tuple[float, float]]) -> dict[str, list[float]]:
+    """One side of a comparison, round by round."""
+    return {"per_second": [rate for rate, _ in turns], "processor_ms": [ms for _, ms in turns]}
+
+
 def processes(cores: Sequence[int], options: argparse.Namespace) -> dict[str, Any]:
-    """Calls a second of each process alone and of all at once."""
+    """Each process alone, on average, against all at once."""
     workers = [Worker([core], options.model) for core in cores]
-    alone, all_at_once = [], []
+    few, many = [], []
     for done in range(options.rounds + 1):
-        single = [together([worker], {"seconds": options.seconds})[0] for worker in workers]
+        alone = [together([worker], {"seconds": options.seconds})[0] for worker in workers]
         joint = together(workers, {"seconds": options.seconds})
         if done:  # the first round warms up
-            alone.append(sum(single) / len(single))
-            all_at_once.append(sum(joint))
+            (rates, ms), (joint_rates, joint_ms) = zip(*alone, strict=True), zip(*joint, strict=True)
+            few.append((sum(rates) / len(rates), sum(ms) / len(ms)))
+            many.append((sum(joint_rates), sum(joint_ms) / len(joint_ms)))
     for worker in workers:
         worker.order(None)
-    return {
-        "processes": len(cores),
-        "alone_per_second": alone,
-        "together_per_second": all_at_once,
-        "ratio": ratio(all_at_once, alone),
-    }
+    over = ratio([rate for rate, _ in many], [rate for rate, _ in few])
+    return {"processes": len(cores), "few": side(few), "many": side(many), "ratio": over}
 
 
 def threads(cores: Sequence[int], options: argparse.Namespace) -> dict[str, Any]:
-    """Calls a second of one thread a core and of 32, and whether their verdicts are those of one thread."""
+    """One thread a core against 32 with the same Guard, and whether their verdicts are those of one thread."""
     worker = Worker(cores, options.model)
     _, expected = together([worker], {"threads": 1, "texts": options.texts})[0]
     few, many, equal = [], [], True
     for _ in range(options.rounds):
-        for count, rates in ((len(cores), few), (THREADS, many)):
-            rate, verdicts = together([worker], {"threads": count, "texts": options.texts})[0]
-            rates.append(rate)
+        for count, turns in ((len(cores), few), (THREADS, many)):
+            found, verdicts = together([worker], {"threads": count, "texts": options.texts})[0]
+            turns.append(found)
             equal = equal and verdicts == expected
     worker.order(None)
-    return {
-        "cores": len(cores),
-        "threads": THREADS,
-        "texts": options.texts,
-        "one_a_core_per_second": few,
-        "many_per_second": many,
-        "ratio": ratio(many, few),
-        "verdicts_equal": equal,
-    }
+    over = ratio([rate for rate, _ in many], [rate for rate, _ in few])
+    facts = {"cores": len(cores), "threads": THREADS, "texts": options.texts, "verdicts_equal": equal}
+    return facts | {"few": side(few), "many": side(many), "ratio": over}
 
 
 def main() -> None:
@@ -178,10 +178,10 @@ def main() -> None:
     result = provenance(sys.argv) | {"model": Guard(options.model).model, "load_before": os.getloadavg()[0]}
     result["settings"] = {"rounds": options.rounds, "seconds": options.seconds}
     result["processes"] = processes(cores, options)
-    print({k: v for k, v in result["processes"].items() if not k.endswith("second")}, flush=True)
+    print({k: v for k, v in result["processes"].items() if k not in ("few", "many")}, flush=True)
     result["threads"] = [threads(cores[:count], options) for count in (1, 2)]
     for row in result["threads"]:
-        print({k: v for k, v in row.items() if not k.endswith("second")})
+        print({k: v for k, v in row.items() if k not in ("few", "many")})
     if options.out:
         options.out.write_text(json.dumps(result, indent=1, allow_nan=False) + "\n", encoding="utf-8")
     if not all(row["verdicts_equal"] for row in result["threads"]):

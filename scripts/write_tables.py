@@ -10,6 +10,7 @@ from __future__ import annotations
 import json
 import math
 import re
+import statistics
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -383,34 +384,23 @@ def architectures_circumstances(result: dict[str, Any]) -> str:
 
 
 def concurrency(result: dict[str, Any]) -> str:
-    def mean(rates: list[float]) -> str:
-        return f"{sum(rates) / len(rates):.1f}"
-
     both = result["processes"]
+    compared = {f"{both['processes']} processes, a core each, against one": both}
+    for row in result["threads"]:
+        few, cores = ("one", "one core") if row["cores"] == 1 else (str(row["cores"]), f"{row['cores']} cores")
+        compared[f"{row['threads']} threads with one Guard against {few}, on {cores}"] = row
     body = [
         [
-            f"{both['processes']} processes, a core each, against one",
-            mean(both["alone_per_second"]),
-            mean(both["together_per_second"]),
-            times_ours(both["ratio"]),
-            "–",
+            name,
+            *(f"{sum(row[side]['per_second']) / len(row[side]['per_second']):.1f}" for side in ("few", "many")),
+            times_ours(row["ratio"]),
+            " / ".join(f"{statistics.median(row[side]['processor_ms']):.1f}" for side in ("few", "many")),
+            {True: "yes", False: "no", None: "–"}[row.get("verdicts_equal")],
         ]
+        for name, row in compared.items()
     ]
-    for row in result["threads"]:
-        few, cores = (
-            ("one thread", "one core") if row["cores"] == 1 else (f"{row['cores']} threads", f"{row['cores']} cores")
-        )
-        body.append(
-            [
-                f"{row['threads']} threads with one Guard against {few}, {cores}",
-                mean(row["one_a_core_per_second"]),
-                mean(row["many_per_second"]),
-                times_ours(row["ratio"]),
-                "yes" if row["verdicts_equal"] else "no",
-            ]
-        )
-    head = ["", "few: calls a second", "many: calls a second", "many over few", "same verdicts, bit by bit"]
-    return rows_of(head, body) + (
+    head = ["", "few: calls a second", "many: calls a second", "many over few", "processor ms a call: few / many"]
+    return rows_of([*head, "verdicts of one thread, bit by bit"], body) + (
         f"\n{result['date'][:10]}, {result['machine']['cpu']} ({result['machine']['cores']} cores, load "
         f"{result['load_before']:.1f} before the start), bundle {result['model']}; `python {result['command']}`\n"
     )
