@@ -325,17 +325,14 @@ def check_ours(ours: Ours, openvino: OursInOpenVINO | None, torch: OursInTorch |
 # --- peers --------------------------------------------------------------------------------------
 
 
-def export(config: dict[str, Any], folder: Path) -> dict[str, Path]:
-    """Graphs of a sequence classifier with random weights, made once a folder; checked against torch.
+def export(config: dict[str, Any], folder: Path) -> None:
+    """Write ``fp32.onnx`` and ``int8.onnx`` of a sequence classifier with random weights, checked against torch.
 
     Raises:
         RuntimeError: the graph does not compute what the network does, padding included.
     """
-    folder.mkdir(parents=True, exist_ok=True)
     graphs = {precision: folder / f"{precision}.onnx" for precision in ("fp32", "int8")}
-    stated = folder / "config.json"
-    if stated.exists() and json.loads(stated.read_text()) == config:
-        return graphs
+    folder.mkdir(parents=True, exist_ok=True)
     import torch
     from transformers import DebertaV2Config, DebertaV2ForSequenceClassification
 
@@ -380,8 +377,7 @@ def export(config: dict[str, Any], folder: Path) -> dict[str, Path]:
         if np.abs(found - wanted).max() > 1e-4:
             raise RuntimeError(f"the exported graph differs from the network at {tokens} tokens")
     quantize(graphs["fp32"], graphs["int8"])
-    stated.write_text(json.dumps(config))
-    return graphs
+    (folder / "config.json").write_text(json.dumps(config))  # last: what it stands for is complete
 
 
 def quantize(source: Path, target: Path) -> None:
@@ -499,7 +495,10 @@ def ratio(peer: Sequence[Sequence[float]], ours: Sequence[Sequence[float]], repl
 
 
 def operations(runs: Iterable[tuple[int, int]], layers: int, hidden: int, *, relative_positions: int = 0) -> float:
-    """Multiplications and additions of the linear layers and of attention; relative positions as DeBERTa has them."""
+    """Multiplications and additions of linear layers and attention, with relative positions as DeBERTa has them.
+
+    A run over a context counts whole, although nothing needs the end of its last layer.
+    """
     total = 0.0
     for tokens, past in runs:
         attention = 4 * hidden * (tokens + past) + 4 * hidden * relative_positions
@@ -576,12 +575,15 @@ def subjects_of(options: argparse.Namespace, folder: Path) -> tuple[list[Subject
     if options.quick:
         peers = {name: PEERS[name] | {"num_hidden_layers": 1, "vocab_size": 1000} for name in list(PEERS)[:1]}
     for name, config in peers.items():
-        began = time.perf_counter()
-        # In a process of its own: exporting takes gigabytes, which it would keep.
-        with ProcessPoolExecutor(1, mp_context=multiprocessing.get_context("spawn")) as pool:
-            graphs = pool.submit(export, config, folder / name.split(" (")[0].replace(" ", "-")).result()
-        print(f"{name}: {time.perf_counter() - began:.0f} s to export", flush=True)
-        found += [Peer(name, precision, graph, config["vocab_size"]) for precision, graph in graphs.items()]
+        place = folder / name.split(" (")[0].replace(" ", "-")
+        stated = place / "config.json"
+        if not stated.exists() or json.loads(stated.read_text()) != config:
+            began = time.perf_counter()
+            # In a process of its own: exporting takes gigabytes, which it would keep.
+            with ProcessPoolExecutor(1, mp_context=multiprocessing.get_context("spawn")) as pool:
+                pool.submit(export, config, place).result()
+            print(f"{name}: {time.perf_counter() - began:.0f} s to export", flush=True)
+        found += [Peer(name, kind, place / f"{kind}.onnx", config["vocab_size"]) for kind in ("int8", "fp32")]
     if "stackone-defender" not in options.skip:
         found.append(StackOne())
     return found, differences
