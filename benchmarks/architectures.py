@@ -39,6 +39,7 @@ from typing import Any, Protocol
 import numpy as np
 from latency import VOCABULARY, ceiling
 from peers import StackOneDefender
+from threadpoolctl import threadpool_limits
 
 from promptguard import Context, Guard, bundle
 from promptguard.bench.provenance import provenance
@@ -662,6 +663,7 @@ def main() -> None:
     import torch
 
     torch.set_num_threads(1)
+    threadpool_limits(1)  # of numpy's products, which spin on other cores
     began, load = time.perf_counter(), os.getloadavg()[0]
     circumstances = provenance(sys.argv)
     for name in ("torch", "transformers", "openvino", "stackone-defender"):
