@@ -12,7 +12,7 @@ import re
 from collections.abc import Callable, Iterator, Sequence
 from urllib.parse import unquote_plus
 
-from promptguard.language import CLEARLY_FEWER, LETTERS, WORD, Reader
+from promptguard.language import CLEARLY_FEWER, LETTERS, WORD, AnyCase, Reader
 from promptguard.view import MARGIN, MAX_CHARACTERS, Edit, View, alone, assemble, with_gaps
 
 # --- hidden characters ---------------------------------------------------------------------------------
@@ -133,20 +133,20 @@ BLOBS: tuple[tuple[str, Callable[[str], list[Edit]]], ...] = (
 )
 
 # Endings and short words of English, under ROT13 and backwards, that hardly begin or end an English word.
-_ROT13_MARK = re.compile(
-    r"(?:gvba|vat|yl)f?\b|\b(?:gur|naq|lbhe?|nyy|vf|guvf|gung|sbe|jvgu|abg|pbqr|flfgrz|cebzcg|vtaber|erirny)\b", re.I
+_ROT13_MARK = AnyCase(
+    r"(?:gvba|vat|yl)f?\b|\b(?:gur|naq|lbhe?|nyy|vf|guvf|gung|sbe|jvgu|abg|pbqr|flfgrz|cebzcg|vtaber|erirny)\b"
 )
-_REVERSED_MARK = re.compile(
-    r"\bs?(?:noit|gni)[a-z]|\b(?:eht|uoy|ruoy|lla|siht|taht|rof|htiw|morf|ton|tuo|dna|metsys|tpmorp|erongi|laever)\b",
-    re.I,
+_REVERSED_MARK = AnyCase(
+    r"\bs?(?:noit|gni)[a-z]|\b(?:eht|uoy|ruoy|lla|siht|taht|rof|htiw|morf|ton|tuo|dna|metsys|tpmorp|erongi|laever)\b"
 )
 
 
-def _stretches(text: str, mark: re.Pattern[str], undo: Callable[[str], str], reader: Reader) -> list[tuple[int, int]]:
+def _stretches(text: str, mark: AnyCase, undo: Callable[[str], str], reader: Reader) -> list[tuple[int, int]]:
     """Stretches of a line whose words read better once undone: from the first such word to the last."""
     spans: list[tuple[int, int]] = []
     at = 0
-    while (hit := mark.search(text, at)) is not None and len(spans) < 64:
+    pattern, searched = mark.over(text)
+    while (hit := pattern.search(searched, at)) is not None and len(spans) < 64:
         start = max(text.rfind("\n", at, hit.start()) + 1, hit.start() - 2000, at)
         stop = text.find("\n", hit.end())
         at = min(len(text) if stop < 0 else stop + 1, hit.end() + 2000)
