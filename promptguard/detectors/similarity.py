@@ -139,6 +139,7 @@ class Similarity:
         self._index = index
         self._encode = encode
         self._attack = index.attacks
+        self._sides = np.flatnonzero(self._attack), np.flatnonzero(~self._attack)
         if not index.has_both_sides:
             raise InputError("an index of examples needs attacks and harmless texts")
 
@@ -149,7 +150,7 @@ class Similarity:
         else:
             vectors = self._encode(evidence.text)[None]
         cosines = vectors @ self._index.vectors.T
-        attack, harmless = (_top(cosines[:, side]) for side in (self._attack, ~self._attack))
+        attack, harmless = (_top(cosines.take(side, axis=1)) for side in self._sides)
         scores = {"margin": float((attack - harmless).max())}
         at = int(np.where(self._attack, cosines.max(axis=0), -1).argmax())
         nearest = self._index.examples[at]
