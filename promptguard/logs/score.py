@@ -19,6 +19,7 @@ import numpy as np
 from promptguard.detectors import Evidence
 from promptguard.errors import BackendError, MissingExtraError
 from promptguard.guard import Guard
+from promptguard.policy import Policy
 from promptguard.types import Analysis, Context, Signal
 
 try:
@@ -32,6 +33,12 @@ Verdict: TypeAlias = dict[str, Any]
 
 _WORD = re.compile(r"\w+")
 _SIMHASH_CHARACTERS = 65_536
+
+CPU = ("CPUExecutionProvider",)
+"""onnxruntime's provider for processors."""
+
+CACHE_MEGABYTES = 256
+"""For contexts, in each process that scores: a log goes through many applications, and each verdict needs one's."""
 
 
 class _Vector:
@@ -50,17 +57,38 @@ class Settings:
 
     Attributes:
         model: folder of a bundle, None for the one that comes with the package.
-        mode: where *review* starts.
+        mode: where *review* starts; None for the policy's, or else ``balanced``.
         prior: share of risky traffic to state probabilities at, None for the bundle's own.
+        policy: what to do with which intent, in place of a mode.
+        providers: onnxruntime execution providers in order of preference.
     """
 
     model: Path | str | None = None
-    mode: str = "balanced"
+    mode: str | None = None
     prior: float | None = None
+    policy: Policy | None = None
+    providers: tuple[str, ...] = CPU
 
-    def guard(self, providers: Sequence[str] = ("CPUExecutionProvider",)) -> Guard:
-        """A guard that also keeps the vector."""
-        return Guard(self.model, mode=self.mode, prior=self.prior, detectors=(_Vector(),), providers=providers)
+    @property
+    def batched(self) -> bool:
+        """Whether windows are meant to run together, as on an accelerator."""
+        return self.providers[:1] != CPU
+
+    def guard(self) -> Guard:
+        """A guard that also keeps the vector.
+
+        Raises:
+            InputError: a setting is unusable.
+        """
+        return Guard(
+            self.model,
+            mode=self.mode,
+            policy=self.policy,
+            prior=self.prior,
+            detectors=(_Vector(),),
+            providers=self.providers,
+            cache_megabytes=CACHE_MEGABYTES,
+        )
 
 
 def score(guard: Guard, pairs: Sequence[Pair]) -> list[Verdict]:
@@ -137,10 +165,11 @@ def near_hash(text: str) -> int:
 
 
 def pair_key(pair: Pair) -> bytes:
-    """Digest that is equal for equal texts in contexts the model reads as equal."""
+    """Digest that is equal for equal texts in contexts that the model reads as equal, under one policy."""
     text, context = pair
     digest = hashlib.blake2b(digest_size=16)
     parts: list[str | None] = [text, context.system_prompt, context.source, context.user_role, context.purpose]
+    parts.append(context.application)
     for message in context.history:
         parts += [message.role, message.content]
     parts.append(None)
