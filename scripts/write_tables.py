@@ -275,19 +275,34 @@ def latency(result: dict[str, Any]) -> str:
     return rows_of(["text tokens", "context tokens", "context", "median ms", "10–90 %", "times the ceiling"], body)
 
 
+TORCH = {"transformers pipeline": "`pipeline` of transformers", "CrossEncoder": "`CrossEncoder.predict`"}
+"""How the tables call what reads the same rows in torch."""
+
+
 def scan(result: dict[str, Any]) -> str:
-    body = [
-        [
-            "unique texts of 60 tokens under one context of 180" if name == "unique" else "mix",
-            f"{log['rows']:,}",
-            percent(log.get("repeats", 0.0)),
-            f"{log['loop']['rows_per_cpu_second']:,.0f} ({log['loop']['rows_per_second']:,.0f})",
-            f"{log['scan']['rows_per_cpu_second']:,.0f} ({log['scan']['rows_per_second']:,.0f})",
-            "yes" if log["verdicts_equal"] else "no",
-        ]
-        for name, log in result["logs"].items()
-    ]
-    head = ["log", "rows", "repeats", "loop: rows a processor second (a second)", "scan: the same", "verdicts equal"]
+
+    def speed(row: dict[str, Any]) -> str:
+        return f"{row['rows_per_cpu_second']:,.0f} ({row['rows_per_second']:,.0f})"
+
+    body = []
+    for name, log in result["logs"].items():
+        in_torch = log.get("torch", {})
+        fastest = max((row["rows_per_cpu_second"] for row in in_torch.values()), default=None)
+        body.append(
+            [
+                "unique texts of 60 tokens under one context of 180" if name == "unique" else "mix",
+                f"{log['rows']:,}",
+                percent(log.get("repeats", 0.0)),
+                *(speed(in_torch[other]) if other in in_torch else "–" for other in TORCH),
+                speed(log["loop"]),
+                speed(log["scan"]),
+                f"{log['scan']['rows_per_cpu_second'] / fastest:.1f}" if fastest else "–",
+                f"{log['scan']['rows_per_cpu_second'] / log['loop']['rows_per_cpu_second']:.1f}",
+                "yes" if log["verdicts_equal"] else "no",
+            ]
+        )
+    head = ["log", "rows", "repeats", *(f"{name}: rows a processor second (a second)" for name in TORCH.values())]
+    head += ["loop over `analyze`", "scan", "scan / faster in torch", "scan / loop", "verdicts equal"]
     share = percent(result["logs"]["unique"]["share_of_ceiling"])
     return rows_of(head, body) + (
         f"\n{result['date'][:10]}, {result['machine']['cpu']} ({result['machine']['cores']} cores, "
