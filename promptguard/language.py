@@ -23,21 +23,6 @@ LETTERS = re.compile(r"[A-Za-z]{1,40}")  # of a word, wherever it stands
 _LONG_RUN = re.compile(r"\S{64}")
 
 
-class AnyCase:
-    """A pattern in lower-case ASCII that is to match in any case.
-
-    ASCII text is searched in lower case, which takes a third of the time of ``re.IGNORECASE``; any other keeps its
-    case, as lower case may have another length.
-    """
-
-    def __init__(self, pattern: str) -> None:
-        self._lower, self._any = re.compile(pattern), re.compile(pattern, re.IGNORECASE)
-
-    def over(self, text: str) -> tuple[re.Pattern[str], str]:
-        """A pattern and a text, as long as the one given, to search with it."""
-        return (self._lower, text.lower()) if text.isascii() else (self._any, text)
-
-
 class Reader:
     """Tells language from what is not, within a budget of tokenizer calls.
 

@@ -6,16 +6,18 @@ in the risk is for the fitted fusion weights to say.
 
 from __future__ import annotations
 
+import re
+
 from promptguard.detectors import Evidence
-from promptguard.language import AnyCase
 from promptguard.types import Signal
 
-# One alternation of literals: linear. Stems an instruction to a model is likely to hold.
-_STEMS = AnyCase(
+# One alternation of literals: linear. Stems an instruction to a model is likely to hold, in lower case; each begins
+# with a letter, not with \b, so that re skips to where one can begin.
+_STEMS = re.compile(
     r"ignor|disregard|overrid|overrul|bypass|instruction|system prompt|assistant|you are now|pretend|jailbreak|"
     r"developer mode|reveal|password|secret|credential|api[ _-]?key|token|transfer|forward|send (?:it|this|all)|"
-    r"delete|sudo|execut|important:|note to (?:ai|the)|language model|chatgpt|\bllm\b|\bai\b|<!--|base64|"
-    r"anweisung|ignorier|instruc|olvida|oublie|ignora"
+    r"delete|sudo|execut|important:|note to (?:ai|the)|language model|chatgpt|llm(?<!\wllm)\b|ai(?<!\wai)\b|<!--|"
+    r"base64|anweisung|ignorier|instruc|olvida|oublie|ignora"
 )
 
 
@@ -33,5 +35,4 @@ class Surface:
 
 def vocabulary(text: str) -> float:
     """Distinct attack stems in the first 100,000 characters of a text."""
-    pattern, searched = _STEMS.over(text[:100_000])
-    return float(len({stem.lower() for stem in pattern.findall(searched)}))
+    return float(len(set(_STEMS.findall(text[:100_000].lower()))))
