@@ -80,6 +80,7 @@ class Runtime:
     Attributes:
         takes_batches: whether the graph has a mask and may be given several windows at once.
         active_providers: what onnxruntime runs the graph on.
+        safe_int8: whether 8-bit products take the slower way that cannot overflow, with the same results.
 
     Raises:
         BackendError: a provider is not available, or the session cannot be made.
@@ -96,6 +97,7 @@ class Runtime:
         self._threads = threads
         self._providers = list(providers)
         self._cache_bytes = cache_megabytes * 2**20
+        self.safe_int8 = needs_safe_int8()
         self._session: Any = self._open()
         self._forget_contexts()
         self.active_providers: tuple[str, ...] = tuple(self._session.get_providers())
@@ -119,7 +121,7 @@ class Runtime:
         options.intra_op_num_threads = self._threads
         options.inter_op_num_threads = 1
         options.log_severity_level = 3
-        if needs_safe_int8():
+        if self.safe_int8:
             options.add_session_config_entry("session.x64quantprecision", "1")
         try:
             return onnxruntime.InferenceSession(str(self._graph), options, providers=self._providers)

@@ -37,6 +37,7 @@ class _Graph:
         self.float_type = TensorProto.FLOAT16 if precision == "fp16" else TensorProto.FLOAT
         self.nodes: list[Any] = []
         self.constants: dict[str, Any] = {}
+        self._outer: dict[str, Any] = {}
         self._made = 0
 
     def op(self, kind: str, inputs: list[str], outputs: int = 1, domain: str = "", **attributes: Any) -> list[str]:
@@ -54,16 +55,23 @@ class _Graph:
         """Add an initializer, or write the one of this name again; its name."""
         if values.dtype == np.float32 and self.precision == "fp16":
             values = values.astype(np.float16)
-        self.constants[name] = numpy_helper.from_array(np.array(values, order="C"), name)
+        if name not in self._outer:
+            self.constants[name] = numpy_helper.from_array(np.array(values, order="C"), name)
         return name
 
     def branch(self, name: str, results: list[Any], make: Callable[[], tuple[str, ...]]) -> Any:
-        """The nodes that ``make`` adds, as a graph of their own with its results under the names of ``results``."""
-        outer, self.nodes = self.nodes, []
+        """The nodes that ``make`` adds, as a graph of their own with its results under the names of ``results``.
+
+        What they need stands in it, too: onnxruntime makes 8-bit weights safe for older processors only where they
+        stand in the graph that uses them.
+        """
+        nodes, self.nodes = self.nodes, []
+        self._outer, self.constants = self.constants, {}
         for source, result in zip(make(), results, strict=True):
             self.nodes.append(helper.make_node("Cast", [source], [result.name], to=TensorProto.FLOAT))
-        inner, self.nodes = self.nodes, outer
-        return helper.make_graph(inner, name, [], results)
+        made = helper.make_graph(self.nodes, name, [], results, list(self.constants.values()))
+        self.nodes, self.constants, self._outer = nodes, self._outer, {}
+        return made
 
     def linear(self, x: str, name: str, weight: NDArray[np.float32], bias: NDArray[np.float32]) -> str:
         """``x @ weight + bias``; weight is ``(in, out)``, in int8 with one scale a column."""
