@@ -2,12 +2,12 @@
 
     python benchmarks/scan.py --rows 6000 --out benchmarks/results/scan.json
 
-Two logs. *mix*: what ``scripts/make_log.py`` makes, with the share of repeats stated. *unique*: texts of about 60
-tokens, none twice, under one system prompt of about 180 tokens. The loop reads the same rows, in the same way, and
-calls ``analyze`` on each. Both run in this process; ``cpu`` counts the processor's time, which other programs on the
-machine disturb less than the clock's. The *ceiling* is the time of a large 8-bit matrix product in the same run, and
-the share of it that the unique rows reach counts the operations of the tokens that are really run. Verdicts of both
-are compared bit by bit. The same network in torch (``torch_rows.py``; needs the extra ``train``) reads the first
+*mix*: what ``scripts/make_log.py`` makes, with the share of repeats stated; with nearly nothing but repeats it shows
+what a repeated row costs. *unique*: texts of about 60 tokens, none twice, under one system prompt of about 180 tokens.
+The loop reads the same rows, in the same way, and calls ``analyze`` on each. Both run in this process; ``cpu`` counts
+the processor's time, which other programs on the machine disturb less than the clock's. The *ceiling* is the time of a
+large 8-bit matrix product in the same run, and the share of it that the unique rows reach counts the operations of the
+tokens that are really run. Verdicts of both are compared bit by bit. The same network in torch (``torch_rows.py``; needs the extra ``train``) reads the first
 ``--torch-rows`` rows of each log, on one thread in the same process. Loading is in no figure, but in the scan's.
 """
 
@@ -112,7 +112,7 @@ def measure(
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--rows", type=int, default=6000, help="of the mix; a third of that of unique texts")
-    parser.add_argument("--repeats", type=float, nargs="+", default=[0.65, 0.9])
+    parser.add_argument("--repeats", type=float, nargs="+", default=[0.65, 0.9, 0.999])
     parser.add_argument("--torch-rows", type=int, default=150, help="0 leaves torch out")
     parser.add_argument("--model", default=None)
     parser.add_argument("--out", type=Path, default=None)
