@@ -7,8 +7,9 @@ what a repeated row costs. *unique*: texts of about 60 tokens, none twice, under
 The loop reads the same rows, in the same way, and calls ``analyze`` on each. Both run in this process; ``cpu`` counts
 the processor's time, which other programs on the machine disturb less than the clock's. The *ceiling* is the time of a
 large 8-bit matrix product in the same run, and the share of it that the unique rows reach counts the operations of the
-tokens that are really run. Verdicts of both are compared bit by bit. The same network in torch (``torch_rows.py``; needs the extra ``train``) reads the first
-``--torch-rows`` rows of each log, on one thread in the same process. Loading is in no figure, but in the scan's.
+tokens that are really run. Verdicts of both are compared bit by bit. The same network in torch (``torch_rows.py``;
+needs the extra ``train``) reads the first ``--torch-rows`` rows of each log, on one thread in the same process. Loading
+is in no figure but the scan's.
 """
 
 from __future__ import annotations
