@@ -233,13 +233,13 @@ def begin(folder: Path, source: Path, out: Path, bundle: Path, workers: int) -> 
 
 def wait_for(path: Path, what: bytes, times: int, process: subprocess.Popen[bytes]) -> None:
     """Until a file holds something, or the process has ended."""
-    deadline = time.monotonic() + 60
+    deadline = time.monotonic() + 300
     while time.monotonic() < deadline and process.poll() is None:
         if path.exists() and path.read_bytes().count(what) >= times:
             return
         time.sleep(0.002)
     if process.poll() is None:
-        raise AssertionError(f"{path.name} has not come in a minute")
+        raise AssertionError(f"{path.name} has not come in five minutes")
 
 
 def alive(group: int) -> list[int]:
