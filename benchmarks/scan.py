@@ -33,7 +33,6 @@ from promptguard import Context, Guard
 from promptguard.bench.provenance import provenance
 from promptguard.logs import read_scan, scan
 from promptguard.logs.presets import Mapper
-from promptguard.logs.score import one_thread
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "scripts"))
 
@@ -91,10 +90,8 @@ def measure(
     rows = sum(1 for _ in path.open("rb"))
     guard = Guard(model)
     guard.analyze("loads the model")
-    with one_thread():
-        risks, loop_wall, loop_cpu = timed(lambda: loop(guard, path))
-        torch_pairs = torch_rows.as_pairs(guard, list(itertools.islice(read(path), torch_number)))
-        in_torch = others(scorers, torch_pairs)
+    risks, loop_wall, loop_cpu = timed(lambda: loop(guard, path))
+    in_torch = others(scorers, torch_rows.as_pairs(guard, list(itertools.islice(read(path), torch_number))))
     result, wall, cpu = timed(lambda: scan(path, folder, model=model))
     written = read_scan(folder).to_table(columns=["risk", "text_hash"]).to_pylist()
     same = [row["risk"] for row in written] == [float(np.float32(risk)) for risk in risks]

@@ -184,7 +184,6 @@ class _Writer:
         self, folder: Path, about: Mapping[str, Any], sources: Sequence[Source], settings: Settings, cwd: str, gpu: bool
     ) -> None:
         os.chdir(cwd)
-        score.one_thread()  # as soon as it is made, and for good
         self._made_with = (folder, about, sources, settings, gpu)
         self._run: Run | None = None
         self._finished = ""

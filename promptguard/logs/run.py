@@ -212,7 +212,7 @@ def scan(
                 start = Start(len(parts), tally.rows, *parts[-1]["after"]) if parts else Start()
                 processes = workers or (1 if settings.batched else _cores())
                 scorer = Serial(guard, batched=settings.batched) if processes == 1 else _Pool(settings, processes)
-                with scorer, score.one_thread():
+                with scorer:
                     Run(output.folder, about, scanned, scorer, done, dataset=dataset, progress=report).parts(start)
             output.write_manifest({**about, "status": "finished", **tally.counts(), **_listed(scanned, parts)})
         output.tidy()

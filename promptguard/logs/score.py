@@ -9,7 +9,6 @@ import re
 import signal
 import threading
 from collections.abc import Sequence
-from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeAlias
@@ -17,15 +16,10 @@ from typing import Any, TypeAlias
 import numpy as np
 
 from promptguard.detectors import Evidence
-from promptguard.errors import BackendError, MissingExtraError
+from promptguard.errors import BackendError
 from promptguard.guard import Guard
 from promptguard.policy import Policy
 from promptguard.types import Analysis, Context, Signal
-
-try:
-    from threadpoolctl import threadpool_limits
-except ImportError as error:
-    raise MissingExtraError("logs", "scanning logs") from error
 
 Pair: TypeAlias = tuple[str, Context]
 Verdict: TypeAlias = dict[str, Any]
@@ -182,15 +176,6 @@ def pair_key(pair: Pair) -> bytes:
     return digest.digest()
 
 
-def one_thread() -> AbstractContextManager[Any]:
-    """From now on numpy's products take one thread, until the context is left.
-
-    Processes keep the cores busy; threads of each would stand in each other's way.
-    """
-    limit: AbstractContextManager[Any] = threadpool_limits(1, "blas")
-    return limit
-
-
 # --- in a worker process ----------------------------------------------------------------------------
 
 _guard: Guard | None = None
@@ -201,7 +186,6 @@ def start(settings: Settings) -> None:
     global _guard
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     threading.Thread(target=_end_with_parent, daemon=True).start()
-    one_thread()  # as soon as it is made, and for good
     _guard = settings.guard()
 
 

@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Any
 
 from promptguard.errors import BackendError, InputError, MissingExtraError
-from promptguard.logs import score as verdicts
 from promptguard.logs.output import record_batch
 from promptguard.logs.presets import Mapper
 from promptguard.logs.readers import Record
@@ -145,7 +144,6 @@ def _scored(scorer: ChunkScorer, chunk: Chunk, copy_text: bool) -> pa.RecordBatc
 @cache
 def _scorer(settings: Settings, bundle: str, copy_text: bool) -> ChunkScorer:
     """This process's model, and the verdicts it remembers from partition to partition."""
-    verdicts.one_thread()  # as soon as it is made, and for good
     guard = settings.guard()
     if guard.model != bundle:
         raise InputError("this node has another model under that path")
