@@ -1,0 +1,105 @@
+"""What the requests of a service look like: their lengths, and how often a context comes again."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+
+from promptguard.bench.speed.load import Request
+from promptguard.bench.speed.traffic import logged, made
+from promptguard.types import Context
+
+_LONGEST = 2000
+_LOGGED = 20_000
+"""Most requests taken from a log."""
+
+
+@dataclass(frozen=True, slots=True)
+class Mix:
+    """Requests of a made-up service.
+
+    Attributes:
+        name: what it is called in results.
+        text_median: tokens of the median text; lengths are log-normal.
+        text_sigma: standard deviation of the logarithm of a text's length.
+        context_tokens: fewest and most tokens of a context.
+        applications: contexts that come again and again, each as often as the next.
+        new: share of requests in a context never seen before.
+        none: share of requests without a context.
+    """
+
+    name: str
+    text_median: float
+    text_sigma: float
+    context_tokens: tuple[int, int]
+    applications: int
+    new: float
+    none: float
+
+    def requests(self, number: int, seed: int) -> list[Request]:
+        """Draw requests.
+
+        Args:
+            number: how many.
+            seed: same seed, same requests.
+        """
+        draw = np.random.default_rng(seed)
+        lengths = np.clip(draw.lognormal(np.log(self.text_median), self.text_sigma, number), 3, _LONGEST).astype(int)
+        kinds = draw.choice(3, number, p=(1 - self.new - self.none, self.new, self.none))
+        known = [self._context(draw) for _ in range(self.applications)]
+        return [
+            (
+                made(1, text_tokens=int(length), context_tokens=0, seed=int(draw.integers(2**32)))[0][0],
+                (known[int(draw.integers(len(known)))], self._context(draw), None)[kind],
+            )
+            for length, kind in zip(lengths, kinds, strict=True)
+        ]
+
+    def _context(self, draw: np.random.Generator) -> Context | None:
+        tokens = int(draw.integers(self.context_tokens[0], self.context_tokens[1] + 1))
+        return made(1, text_tokens=3, context_tokens=tokens, seed=int(draw.integers(2**32)))[0][1]
+
+
+CHAT = Mix("chat", 50, 0.9, (60, 180), applications=8, new=0.15, none=0.1)
+"""The default: short messages, most of them in the system prompt of one of eight applications."""
+
+DOCUMENTS = Mix("documents", 200, 0.6, (60, 180), applications=4, new=0.5, none=0.1)
+"""The other one, which predictions are checked with: longer texts, half of them in a new context."""
+
+
+def from_log(sources: Sequence[str | Path], least: int, seed: int) -> list[Request]:
+    """Requests of the user's own log, in its order.
+
+    A log of fewer requests is gone through again. A context that stands in it once is then changed by a number in
+    its role, since it would otherwise come again only because the log is short.
+
+    Args:
+        sources: files, folders or patterns, as for ``promptguard scan``.
+        least: fewest requests.
+        seed: of the draw from a log of more than 20,000.
+
+    Raises:
+        InputError: there is no text in it.
+        MissingExtraError: the ``logs`` extra is not installed.
+    """
+    found = logged(sources, _LOGGED, seed=seed)
+    often = Counter(_visible(context) for _, context in found)
+    requests = list(found)
+    for round_ in range(1, -(-least // len(found))):
+        requests += [(text, _renewed(c, round_) if often[_visible(c)] == 1 else c) for text, c in found]
+    return requests
+
+
+def _visible(context: Context | None) -> Context:
+    """What the model reads of a context."""
+    return replace(context or Context(), application=None, actor=None, session=None)
+
+
+def _renewed(context: Context | None, number: int) -> Context:
+    """A context that differs from the one given, but hardly in length."""
+    context = context or Context()
+    return replace(context, user_role=f"{number} {context.user_role or ''}".strip())
