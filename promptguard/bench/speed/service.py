@@ -103,9 +103,7 @@ def work_terms(context: Integers, text: Integers, windows: Integers, new: Bools)
     return np.column_stack([np.ones(len(text)), new, text, new * context, pairs]).astype(np.float64)
 
 
-def new_contexts(
-    contexts: Sequence[int], tokens: Integers, workers: Sequence[int], cache_tokens: float
-) -> Bools:
+def new_contexts(contexts: Sequence[int], tokens: Integers, workers: Sequence[int], cache_tokens: float) -> Bools:
     """Which requests meet a worker that does not know their context, or no longer.
 
     Args:

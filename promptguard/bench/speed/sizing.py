@@ -30,6 +30,9 @@ _QUERIES = 20_000
 _CURVE = (0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.75, 0.8, 0.85, 0.9, 0.95)
 """Shares of a replica's capacity at which its latency is given."""
 
+_IDLE = 0.01
+"""Share of the capacity at which requests hardly ever wait."""
+
 _LOADS = (0.25, 0.5, 1, 1.5, 2, 3, 5, 10)
 """Multiples of the load asked about, to show how the answer moves."""
 
@@ -95,12 +98,8 @@ class Replica:
         self._services = model.draw(terms[np.arange(_QUERIES) % len(terms)], generator)
         self.capacity = model.capacity(self._services)
 
-    def latency(self, rate: float) -> Floats:
-        """Seconds from arrival to verdict of a long run of requests.
-
-        Args:
-            rate: requests a second.
-        """
+    def _latency(self, rate: float) -> Floats:
+        """Seconds from arrival to verdict of a long run of requests."""
         times = arrivals(rate, 1.2 * _QUERIES / rate, self._seed)[:_QUERIES]
         return simulate(times, self._services[: len(times)], self._model.slowdown)
 
@@ -112,7 +111,7 @@ class Replica:
         """
         if rate >= 0.99 * self.capacity:
             return None
-        return 1000 * float(np.quantile(self.latency(rate), 0.99))
+        return 1000 * float(np.quantile(self._latency(rate), 0.99))
 
     def limit(self, slo_ms: float) -> tuple[float, str]:
         """The most that it takes, and what limits it.
@@ -124,7 +123,7 @@ class Replica:
             Requests a second, and ``utilisation``, ``p99``, or ``service time`` with a rate of 0: there is no load
             so low that the SLO would be kept.
         """
-        low, high = 0.01 * self.capacity, CHECKED_UTILISATION * self.capacity
+        low, high = _IDLE * self.capacity, CHECKED_UTILISATION * self.capacity
         if self._keeps(high, slo_ms):
             return high, "utilisation"
         if not self._keeps(low, slo_ms):
@@ -142,7 +141,7 @@ class Replica:
         """Latency at shares of its capacity: utilisation, rate and percentiles in milliseconds."""
         points = []
         for utilisation in _CURVE:
-            latency = 1000 * self.latency(utilisation * self.capacity)
+            latency = 1000 * self._latency(utilisation * self.capacity)
             p50, p90, p99 = (float(q) for q in np.quantile(latency, (0.5, 0.9, 0.99)))
             points.append(
                 {
@@ -180,25 +179,32 @@ def plan(demand: Demand, replica: Replica, shape: Shape) -> dict[str, Any]:
         shape: what it is made of.
 
     Returns:
-        ``replica`` (its capacity, its limit and what limits it), ``answer`` (replicas, workers, cores, memory, cost, and
-        the 99th percentile as planned, with the headroom used up and with one replica lost; None where no number
-        of replicas would do), ``loads`` (the answer at other loads) and ``curve``.
+        ``replica`` (its capacity, its limit and what limits it), ``answer`` (replicas, workers, cores, memory, cost and
+        the 99th percentile as planned, with the headroom used up and with one replica lost), ``loads`` (the answer
+        at other loads) and ``curve``. Where no number of replicas would do, ``answer`` is None and ``loads`` empty.
     """
-    rate, limited_by = replica.limit(demand.slo_ms)
+    limit, limited_by = replica.limit(demand.slo_ms)
+    answer, loads = None, []
+    if limit > 0:
+        loads = [_answer(demand, replica, shape, limit, multiple * demand.rps) for multiple in _LOADS]
+        answer = _answer(demand, replica, shape, limit, demand.rps)
+        each = demand.rps / answer["replicas"]
+        answer["p99_at_headroom_ms"] = replica.p99_ms(each * (1 + demand.headroom))
+        lost = demand.rps / (answer["replicas"] - 1) if answer["replicas"] > 1 else math.inf
+        answer["p99_one_lost_ms"] = replica.p99_ms(lost)
     return {
         "replica": {
             "workers": shape.workers,
             "threads": shape.threads,
             "cores": shape.workers * shape.threads,
-            "memory_bytes": None if shape.memory is None else shape.workers * shape.memory,
             "worker_memory_bytes": shape.memory,
             "capacity_rps": replica.capacity,
-            "limit_rps": rate,
+            "limit_rps": limit,
             "limited_by": limited_by,
-            "least_p99_ms": replica.p99_ms(0.01 * replica.capacity),
+            "idle_p99_ms": replica.p99_ms(_IDLE * replica.capacity),
         },
-        "answer": _answer(demand, replica, shape, rate, demand.rps) if rate else None,
-        "loads": [_answer(demand, replica, shape, rate, m * demand.rps) for m in _LOADS] if rate else [],
+        "answer": answer,
+        "loads": loads,
         "curve": replica.curve(),
     }
 
@@ -217,8 +223,6 @@ def _answer(demand: Demand, replica: Replica, shape: Shape, limit: float, rps: f
         "memory_bytes": None if shape.memory is None else workers * shape.memory,
         "utilisation": rps / replicas / replica.capacity,
         "p99_ms": replica.p99_ms(rps / replicas),
-        "p99_at_headroom_ms": replica.p99_ms(rps * (1 + demand.headroom) / replicas),
-        "p99_one_lost_ms": replica.p99_ms(rps / (replicas - 1)) if replicas > 1 else None,
         **cost(replicas, rps, demand.price),
     }
 
@@ -238,11 +242,6 @@ def cost(replicas: int, rps: float, an_hour: float | None) -> dict[str, float | 
         return {"cost_a_month": None, "cost_a_million_requests": None}
     hourly = replicas * an_hour
     return {"cost_a_month": HOURS_A_MONTH * hourly, "cost_a_million_requests": hourly / (3600 * rps) * 1e6}
-
-
-def error(predicted: float, measured: float) -> float:
-    """How far a prediction is off, as a share of what was measured."""
-    return (predicted - measured) / measured
 
 
 def pooled(latencies: Sequence[Floats], share: float) -> tuple[float, float, float]:
