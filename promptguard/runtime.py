@@ -129,7 +129,7 @@ class Runtime:
     @property
     def contexts_kept(self) -> int:
         """Tokens of contexts whose keys and values are kept, all contexts together."""
-        return _CACHE_BYTES // sum(k.shape[1] * k.shape[3] * k.itemsize for k in self._nothing)
+        return int(_CACHE_BYTES // sum(k.shape[1] * k.shape[3] * k.itemsize for k in self._nothing))
 
     @property
     def batches(self) -> bool:

@@ -6,14 +6,17 @@ percentile of two runs before they are made: at 80 %, and with requests of other
 
 from __future__ import annotations
 
+import json
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from promptguard.bench.provenance import provenance
+from promptguard.bench.speed.figures import percentile
 from promptguard.bench.speed.load import (
     Floats,
     Integers,
@@ -25,28 +28,36 @@ from promptguard.bench.speed.load import (
     closed_loop,
     open_loop,
 )
+from promptguard.bench.speed.machine import CPU, check_layout, cores, machine, provider_named
 from promptguard.bench.speed.mixes import CHAT, DOCUMENTS, from_log
 from promptguard.bench.speed.queueing import simulate
+from promptguard.bench.speed.run_speed import Progress
 from promptguard.bench.speed.service import TERMS, Observed, ServiceModel, new_contexts, work_terms
-from promptguard.bench.speed.sizing import CHECKED_UTILISATION, Demand, Replica, Shape, plan, pooled
+from promptguard.bench.speed.sizing import CHECKED_UTILISATION, Demand, Replica, Shape, plan
 from promptguard.bench.speed.traffic import Sizes, sizes
-from promptguard.errors import InputError
+from promptguard.errors import BackendError, InputError
 from promptguard.loaded import Loaded
 from promptguard.types import Context
 
+SCHEMA = "promptguard-size-1"
+"""What a result says it is; the number changes when its keys do."""
+
 FITTED_AT = (0.3, 0.6)
+"""Shares of the measured capacity."""
+
 OTHER_MIX_AT = 0.7
-"""Of the other mix's capacity, which is predicted."""
+"""Share of the other mix's capacity, which is predicted."""
 
 AIM = 0.25
-"""A prediction that is off by more than this share of what was measured is not to be relied on."""
+"""A prediction further off than this share of what was measured is not confirmed."""
 
-_LEAST_QUERIES = 1000
-"""Of a run with a 99th percentile: ten are beyond it."""
+_LEAST_QUERIES = 1100
+"""Of a run: more than ten lie beyond the 99th percentile."""
 
-_REQUESTS = 4000
-_REPEATS = 20
-"""Simulations of a run that is checked."""
+_REQUESTS = 2000
+_STREAM = 20_000
+_REPEATS = 10
+"""Simulations of a run that is predicted, each as long as the run."""
 
 _BEFORE = 1000
 """Requests that were served before those looked at, so that the workers know contexts."""
@@ -54,7 +65,15 @@ _BEFORE = 1000
 
 @dataclass(frozen=True, slots=True)
 class _Traffic:
-    """Requests, and what each costs the encoder."""
+    """Requests, and what each costs the encoder.
+
+    Attributes:
+        name: of the mix.
+        requests: in the order they are sent, again and again.
+        contexts: a number for each, the same for the same context.
+        sizes: tokens of each.
+        kept: tokens of contexts that a guard keeps.
+    """
 
     name: str
     requests: list[Request] = field(repr=False)
@@ -71,80 +90,117 @@ class _Traffic:
         ]
         return cls(name, requests, np.array(contexts), sizes(loaded, requests), loaded.runtime.contexts_kept)
 
-    def terms(self, places: Integers, served_by: Integers, workers: int) -> Floats:
-        """Work of the requests at some places, in the order they are served, and by whom."""
-        before = np.arange(places[0] - _BEFORE, places[0])
-        order = np.concatenate([before, places]) % len(self.requests)
-        new = new_contexts(
-            self.contexts[order], self.sizes.context[order], np.concatenate([before % workers, served_by]), self.kept
-        )[_BEFORE:]
-        return work_terms(self.sizes.context[places], self.sizes.text[places], self.sizes.windows[places], new)
+    def terms(self, first: int, served_by: Integers, workers: int) -> Floats:
+        """Work of as many requests as there are in ``served_by``, the worker of each, beginning at the ``first``."""
+        order = np.arange(first - _BEFORE, first + len(served_by)) % len(self.requests)
+        all_served_by = np.concatenate([order[:_BEFORE] % workers, served_by])
+        new = new_contexts(self.contexts[order], self.sizes.context[order], all_served_by, self.kept)[_BEFORE:]
+        order = order[_BEFORE:]
+        return work_terms(self.sizes.context[order], self.sizes.text[order], self.sizes.windows[order], new)
 
     def stream(self, number: int, workers: int, seed: int) -> Floats:
-        """Work of requests that go to whatever worker is free."""
-        served_by = np.random.default_rng(seed).integers(workers, size=number)
-        return self.terms(np.arange(number) % len(self.requests), served_by, workers)
+        """Work of requests that are served by whatever worker is free."""
+        return self.terms(0, np.random.default_rng(seed).integers(workers, size=number), workers)
+
+    def facts(self, workers: int) -> dict[str, Any]:
+        """Lengths, and how often a context is new to a worker; nothing of a text."""
+        places = (0.1, 0.5, 0.9, 0.99)
+        return {
+            "name": self.name,
+            "requests": len(self.requests),
+            "text_tokens": {f"p{100 * p:g}": float(np.quantile(self.sizes.text, p)) for p in places},
+            "context_tokens": {f"p{100 * p:g}": float(np.quantile(self.sizes.context, p)) for p in places},
+            "share_of_new_contexts": float(self.stream(_STREAM, workers, 0)[:, TERMS.index("new context")].mean()),
+        }
 
 
-def size(
+def run_size(
     demand: Demand,
-    layout: Layout,
     *,
-    traffic: Sequence[Path] = (),
+    model: Path | str | None = None,
+    provider: str = "cpu",
+    workers: int | None = None,
+    threads: int = 1,
+    traffic: Sequence[str | Path] = (),
     seconds: float = 60.0,
     seed: int = 0,
-    progress: Callable[[str], None],
+    out: Path | None = None,
+    command: Sequence[str] = (),
+    progress: Progress = lambda _: None,
 ) -> dict[str, Any]:
-    """What a load needs, by measurements of this machine.
+    """What hardware a load needs, by load runs on this machine.
 
     Args:
         demand: the load and the SLO.
-        layout: the workers of a replica; each serves one request at a time.
+        model: a bundle's folder; None for the embedded one.
+        provider: the execution provider, as for ``run_speed``.
+        workers: processes of a replica; None for as many as there are cores for their threads, and for one on an
+            accelerator.
+        threads: of one run of the model.
         traffic: logs whose requests are sent; empty for a made-up chat.
-        seconds: of a load run; longer where it would have less than 1,000 requests.
+        seconds: of a load run; longer where it would have too few requests for a 99th percentile.
         seed: of requests, arrivals and simulation.
-        progress: told what is being done.
+        out: where the result goes, as JSON; None writes none.
+        command: the command line, for the circumstances.
+        progress: told of each step.
 
     Returns:
-        What ``sizing.plan`` returns, with ``demand``, ``layout``, ``mix``, ``model`` (of service times), ``checks`` and
-        ``confirmed``.
+        The result; ``docs/bench.md`` describes it.
 
     Raises:
-        InputError: the log has no text, or the layout does not suit.
-        BackendError: a worker failed.
+        InputError: an unusable argument; more threads than cores; a provider that is not there; an empty log.
+        ModelError: the bundle cannot be used.
+        BackendError: the model could not be run.
+        MissingExtraError: an extra is missing.
     """
-    if layout.callers != 1:
-        raise InputError("a worker serves one request at a time: use more processes instead of callers")
-    loaded = layout.guard()._loaded
+    if not 0 < seconds < float("inf"):
+        raise InputError("--seconds must be a positive number")
+    chosen = provider_named(provider)
+    check_layout(1, threads)
+    if workers is None:
+        workers = max(1, cores() // threads) if chosen == CPU else 1
+    check_layout(workers, threads)
+    circumstances = provenance(command) | {"machine": machine()}
+    layout = Layout(processes=workers, threads=threads, model=model, providers=(chosen,))
     progress("reading requests")
-    requests = from_log(traffic, _REQUESTS, seed) if traffic else CHAT.requests(_REQUESTS, seed)
-    own = _Traffic.of("traffic log" if traffic else CHAT.name, requests, loaded)
+    guard = layout.guard()
+    loaded = guard._loaded
+    if traffic:
+        own = _Traffic.of("traffic log", from_log(traffic, _REQUESTS, seed), loaded)
+    else:
+        own = _Traffic.of(CHAT.name, CHAT.requests(_REQUESTS, seed), loaded)
     other = _Traffic.of(DOCUMENTS.name, DOCUMENTS.requests(_REQUESTS, seed + 1), loaded)
-    quiet = os.getloadavg()[0] if hasattr(os, "getloadavg") else None
-    with Workers(layout) as workers:
-        bench = _Bench(workers, layout.processes, seconds, seed, progress)
-        saturated = closed_loop(workers, own.requests, seconds=seconds / 6)
-        capacity = saturated.throughput
-        fits = [bench.run(own, share * capacity, share) for share in FITTED_AT]
-        model = ServiceModel.fit([bench.observed(own, run) for run in fits], saturates_at=_cores_shared_from(layout))
-        streams = {t.name: t.stream(20_000, layout.processes, seed) for t in (own, other)}
-        replica = Replica(model, streams[own.name], seed)
-        plans = [
-            (own, CHECKED_UTILISATION * capacity, CHECKED_UTILISATION),
-            (other, OTHER_MIX_AT * Replica(model, streams[other.name], seed).capacity, OTHER_MIX_AT),
-        ]
+    with Workers(layout) as started:
+        bench = _Bench(started, workers, seconds, seed, progress)
+        capacity = bench.capacity(own)
+        fits = [bench.run(own, share, share * capacity) for share in FITTED_AT]
+        observed = [Observed.of(run, own.terms(int(run.request[0]), run.worker, workers), workers) for run in fits]
+        fitted = ServiceModel.fit(observed, saturates_at=physical_cores() // threads)
+        replica = Replica(fitted, own.stream(_STREAM, workers, seed), seed)
+        others = Replica(fitted, other.stream(_STREAM, workers, seed), seed)
         checks = [
-            bench.figures(model, own, run, share, share * capacity, fitted=True)
-            for share, run in zip(FITTED_AT, fits, strict=True)
+            bench.check(fitted, own, share, share * capacity, run) for share, run in zip(FITTED_AT, fits, strict=True)
         ]
-        for mix, rate, share in plans:
-            checks.append(bench.figures(model, mix, bench.run(mix, rate, share), share, rate, fitted=False))
-        memory = [m for m in workers.memory if m is not None]
-        providers = workers.active_providers[0]
-    progress("simulating")
-    shape = Shape(layout.processes, layout.threads, max(memory, default=None))
-    unseen = [check["error"] for check in checks if not check["fitted"]]
-    return {
+        checks.append(bench.check(fitted, own, CHECKED_UTILISATION, CHECKED_UTILISATION * capacity))
+        checks.append(bench.check(fitted, other, OTHER_MIX_AT, OTHER_MIX_AT * others.capacity))
+        memory = [m for m in started.memory if m is not None]
+        active = started.active_providers[0][0]
+    progress("simulating other loads")
+    errors = [check["error"] for check in checks if not check["fitted"]]
+    result = {
+        "schema": SCHEMA,
+        "provenance": circumstances,
+        "settings": {
+            "model": guard.model,
+            "provider": chosen,
+            "active_provider": active,
+            "workers": workers,
+            "threads": threads,
+            "seconds": seconds,
+            "seed": seed,
+            "mix": own.facts(workers),
+            "other_mix": other.facts(workers),
+        },
         "demand": {
             "rps": demand.rps,
             "slo_ms": demand.slo_ms,
@@ -152,91 +208,96 @@ def size(
             "least_replicas": demand.least_replicas,
             "price_an_hour": demand.price,
         },
-        "layout": {"workers": layout.processes, "threads": layout.threads, "providers": list(providers)},
-        "mix": _mix_facts(own),
-        "other_mix": _mix_facts(other),
-        "seed": seed,
-        "seconds": seconds,
-        "load_average_before": quiet,
-        "model": {
-            "seconds": dict(zip(TERMS, model.seconds.tolist(), strict=True)),
-            "slowdown": list(model.slowdown),
-            "jitter": {f"p{q}": float(np.quantile(model.jitter, q / 100)) for q in (1, 10, 50, 90, 99)},
-            "dispatch_ms": 1000 * float(np.median(_dispatch(fits))),
+        "service": {
+            "seconds": dict(zip(TERMS, fitted.seconds.tolist(), strict=True)),
+            "slowdown": list(fitted.slowdown),
+            "physical_cores": physical_cores(),
+            "jitter": {f"p{q}": float(np.quantile(fitted.jitter, q / 100)) for q in (1, 10, 50, 90, 99)},
         },
         "capacity_rps": {"measured": capacity, "predicted": replica.capacity},
         "checks": checks,
         "aim": AIM,
-        "confirmed": all(e is not None and abs(e) <= AIM for e in unseen),
-        **plan(demand, replica, shape),
+        "confirmed": all(error is not None and abs(error) <= AIM for error in errors),
+        **plan(demand, replica, Shape(workers, threads, max(memory, default=None))),
     }
+    if out is not None:
+        out.write_text(json.dumps(result, indent=1, allow_nan=False) + "\n", encoding="utf-8")
+    return result
 
 
 @dataclass(frozen=True, slots=True)
 class _Bench:
-    """Load runs and what was foretold of them."""
+    """Load runs on started workers, and what the model says of them."""
 
-    workers: Workers
-    number: int
+    started: Workers
+    workers: int
     seconds: float
     seed: int
-    progress: Callable[[str], None]
+    progress: Progress
 
-    def run(self, traffic: _Traffic, rate: float, share: float) -> Run:
-        """An open loop at a rate, long enough for a 99th percentile."""
-        seconds = max(self.seconds, 1.1 * _LEAST_QUERIES / rate)
-        self.progress(f"{traffic.name} at {share:.0%} of capacity: {rate:,.1f} requests/s for {seconds:.0f} s")
+    def capacity(self, traffic: _Traffic) -> float:
+        """Requests a second when every worker is always busy."""
+        self.progress(f"{traffic.name}: all workers busy for {self.seconds / 6:.0f} s")
+        return closed_loop(self.started, traffic.requests, seconds=self.seconds / 6).throughput
+
+    def seconds_at(self, rate: float) -> float:
+        """How long a run is."""
+        return max(self.seconds, _LEAST_QUERIES / rate)
+
+    def run(self, traffic: _Traffic, share: float, rate: float) -> Run:
+        """A run with Poisson arrivals at a rate, which is a share of the capacity."""
+        seconds = self.seconds_at(rate)
+        self.progress(f"{traffic.name}: {share:.0%} of capacity, {rate:,.1f} requests/s, for {seconds:.0f} s")
         seed = self.seed + round(1000 * share)
-        return open_loop(self.workers, traffic.requests, rate=rate, seconds=seconds, seed=seed)
+        run = open_loop(
+            self.started, traffic.requests, rate=rate, seconds=seconds, seed=seed, warm_up=self.seconds / 12
+        )
+        if len(run.end) == 0 or not np.isfinite(run.end).all():
+            raise BackendError(f"at {share:.0%} of the capacity measured before, requests were not served: is it busy?")
+        return run
 
-    def observed(self, traffic: _Traffic, run: Run) -> Observed:
-        return Observed.of(run, traffic.terms(run.request, run.worker, self.number), self.number)
-
-    def figures(
-        self, model: ServiceModel, traffic: _Traffic, run: Run, share: float, rate: float, *, fitted: bool
+    def check(
+        self, model: ServiceModel, traffic: _Traffic, share: float, rate: float, fitted_to: Run | None = None
     ) -> dict[str, Any]:
-        """Predicted and measured latency of a run."""
-        number = len(run.scheduled)
-        predicted = []
-        for repeat in range(_REPEATS):
-            generator = np.random.default_rng((self.seed, repeat))
-            services = model.draw(traffic.stream(number, self.number, self.seed + repeat), generator)
-            times = arrivals(rate, 1.2 * number / rate + 1, self.seed + 7919 * (repeat + 1))[:number]
-            predicted.append(simulate(times, services[: len(times)], model.slowdown))
-        result: dict[str, Any] = {
+        """Latency as predicted and as measured in a run, which is made after the prediction unless it is given."""
+        number = round(rate * self.seconds_at(rate))
+        predicted = [self._predicted(model, traffic, rate, number, repeat) for repeat in range(_REPEATS)]
+        run = fitted_to or self.run(traffic, share, rate)
+        found: dict[str, Any] = {
             "mix": traffic.name,
             "utilisation": share,
             "rps": rate,
-            "queries": number,
-            "fitted": fitted,
+            "queries": len(run.end),
+            "fitted": fitted_to is not None,
         }
-        for name, q in (("p50", 0.5), ("p99", 0.99)):
-            point, low, high = (1000 * v for v in pooled(predicted, q))
-            measured = 1000 * float(np.quantile(run.latency, q))
-            result[name] = {"predicted_ms": point, "range_ms": [low, high], "measured_ms": measured}
-        measured = result["p99"]["measured_ms"]
-        supported = number >= _LEAST_QUERIES and np.isfinite(measured)
-        result["error"] = (result["p99"]["predicted_ms"] - measured) / measured if supported else None
-        return result
+        for q in (0.5, 0.9, 0.99):
+            each = [1000 * float(np.quantile(latency, q)) for latency in predicted]
+            measured = percentile(run.latency, q)
+            found[f"p{100 * q:g}"] = {
+                "predicted_ms": 1000 * float(np.quantile(np.concatenate(predicted), q)),
+                "range_ms": [min(each), max(each)],
+                "measured_ms": None if measured is None else 1000 * measured,
+            }
+        p99 = found["p99"]
+        measured = p99["measured_ms"]
+        found["error"] = None if measured is None else p99["predicted_ms"] / measured - 1
+        found["samples_ms"] = [round(1000 * float(latency), 3) for latency in run.latency]
+        return found
+
+    def _predicted(self, model: ServiceModel, traffic: _Traffic, rate: float, number: int, repeat: int) -> Floats:
+        """Latencies of a simulated run of as many requests."""
+        generator = np.random.default_rng((self.seed, repeat))
+        services = model.draw(traffic.stream(number, self.workers, repeat), generator)
+        due = arrivals(rate, 1.5 * number / rate + 100 / rate, self.seed + 7919 * (repeat + 1))[:number]
+        return simulate(due, services, model.slowdown)
 
 
-def _dispatch(runs: Sequence[Run]) -> Floats:
-    """Seconds from when queries were due to when a worker, which was free, took them up."""
-    waits = np.concatenate([run.start - run.scheduled for run in runs[:1]])
-    return waits
-
-
-def _cores_shared_from(layout: Layout) -> int | None:
-    """Number of workers from which on they share cores as hyper-threads; None where there are no such."""
-    return None
-
-
-def _mix_facts(traffic: _Traffic) -> dict[str, Any]:
-    """Lengths of a mix, and how often its contexts are new to a worker."""
-    text, context = traffic.sizes.text, traffic.sizes.context
-    return {
-        "name": traffic.name,
-        "requests": len(traffic.requests),
-        "text_tokens": {f"p{q}": float(np.quantile(text, q / 100)) for q in (10, 50, 90, 99)},
-        "context_tokens": {f"p{q}": float(np.quantile(context, q / 100)) for q in (10, 50, 90, 99)},
-    }
+def physical_cores() -> int:
+    """Cores this process may use, those that two hardware threads share counted once."""
+    if not hasattr(os, "sched_getaffinity"):
+        return cores()
+    shared = set()
+    for number in os.sched_getaffinity(0):
+        file = Path(f"/sys/devices/system/cpu/cpu{number}/topology/thread_siblings_list")
+        shared.add(file.read_text(encoding="ascii").strip() if file.is_file() else str(number))
+    return min(cores(), len(shared))

@@ -103,33 +103,34 @@ def work_terms(context: Integers, text: Integers, windows: Integers, new: Bools)
     return np.column_stack([np.ones(len(text)), new, text, new * context, pairs]).astype(np.float64)
 
 
-def new_contexts(contexts: Sequence[int], tokens: Integers, workers: Sequence[int], cache_tokens: float) -> Bools:
+def new_contexts(contexts: Integers, tokens: Integers, workers: Integers, kept: int) -> Bools:
     """Which requests meet a worker that does not know their context, or no longer.
 
     Args:
         contexts: a number for each request, the same for the same context.
         tokens: of each request's context; 0 for none, which is never new.
         workers: who serves each request.
-        cache_tokens: tokens of contexts that a worker keeps, the least recently used going first.
+        kept: tokens of contexts that a worker keeps, the least recently used going first.
 
     Returns:
         One flag a request.
     """
-    kept: dict[int, OrderedDict[int, int]] = {}
+    caches: dict[int, OrderedDict[int, int]] = {}
     held: dict[int, int] = {}
     new = np.zeros(len(contexts), np.bool_)
-    for i, (context, size, worker) in enumerate(zip(contexts, tokens.tolist(), workers, strict=True)):
-        own = kept.setdefault(worker, OrderedDict())
+    rows = zip(contexts.tolist(), tokens.tolist(), workers.tolist(), strict=True)
+    for i, (context, size, worker) in enumerate(rows):
+        cache = caches.setdefault(worker, OrderedDict())
         if size == 0:
             continue
-        if context in own:
-            own.move_to_end(context)
+        if context in cache:
+            cache.move_to_end(context)
             continue
         new[i] = True
-        own[context] = size
+        cache[context] = size
         held[worker] = held.get(worker, 0) + size
-        while held[worker] > cache_tokens:
-            held[worker] -= own.popitem(last=False)[1]
+        while held[worker] > kept:
+            held[worker] -= cache.popitem(last=False)[1]
     return new
 
 

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -242,15 +241,3 @@ def cost(replicas: int, rps: float, an_hour: float | None) -> dict[str, float | 
         return {"cost_a_month": None, "cost_a_million_requests": None}
     hourly = replicas * an_hour
     return {"cost_a_month": HOURS_A_MONTH * hourly, "cost_a_million_requests": hourly / (3600 * rps) * 1e6}
-
-
-def pooled(latencies: Sequence[Floats], share: float) -> tuple[float, float, float]:
-    """A percentile over all runs, and the range that nine in ten of them have it in.
-
-    Args:
-        latencies: of runs alike but for the draw.
-        share: of the percentile, as 0.99.
-    """
-    each = [float(np.quantile(latency, share)) for latency in latencies]
-    low, high = (float(q) for q in np.quantile(each, (0.05, 0.95)))
-    return float(np.quantile(np.concatenate(latencies), share)), low, high
