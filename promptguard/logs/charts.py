@@ -155,9 +155,10 @@ def lines(
                 f"<title>{escape(called)}, {x:,.4g}: {y:,.4g}</title></circle>"
                 for (x, y), place in zip(some, places, strict=True)
             ]
-        y = places[-1][1]
-        while any(abs(y - other) < _LINE for other in taken):  # labels of lines that end near each other
-            y += 4 if y < _HEIGHT / 2 else -4
+        # Labels of lines that end near each other make room for each other.
+        shifts = (sign * step for step in range(0, _HEIGHT, 2) for sign in (1, -1))
+        free = (places[-1][1] + s for s in shifts if all(abs(places[-1][1] + s - other) >= _LINE for other in taken))
+        y = next(free, places[-1][1])
         taken.append(y)
         parts.append(f'<text class="label" x="{_LEFT + wide + 8}" y="{y + 4:.1f}">{escape(called)}</text>')
     return _svg(parts, name, title, description)
@@ -195,7 +196,7 @@ def bars(
         parts.append(f'<text class="label" x="{_BAR_LEFT - 8}" y="{y + 15}" text-anchor="end">{escape(called)}</text>')
         for j, value in enumerate(values):
             width = value / most * wide
-            parts.append(f'<rect class="bar s{j}" x="{x:.1f}" y="{y}" width="{width:.1f}" height="20"/>')
+            parts.append(f'<rect class="part s{j}" x="{x:.1f}" y="{y}" width="{width:.1f}" height="20"/>')
             x += width
         parts.append(f'<text x="{x + 8:.1f}" y="{y + 15}">{sum(values):,.4g} {escape(unit)}</text></g>')
     return _svg(parts, name, title, description, height=16 + len(rows) * step)
