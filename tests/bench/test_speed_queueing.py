@@ -13,7 +13,7 @@ pytest.importorskip("simpy")
 from promptguard.bench.speed.queueing import simulate
 from promptguard.errors import InputError
 
-REQUESTS = 60_000
+REQUESTS = 40_000
 
 
 def poisson(rate: float, seed: int = 0) -> NDArray[np.float64]:
@@ -30,13 +30,16 @@ def erlang_c(workers: int, load: float) -> float:
     return full / (sum(load**k / factorial(k) for k in range(workers)) + full)
 
 
-@pytest.mark.parametrize(("workers", "utilisation"), [(1, 0.5), (2, 0.7), (4, 0.8), (16, 0.6)])
+@pytest.mark.parametrize(("workers", "utilisation"), [(1, 0.5), (2, 0.7), (4, 0.8), (16, 0.8)])
 def test_mean_wait_is_erlang_c(workers: int, utilisation: float) -> None:
     load = workers * utilisation
     services = exponential()
     latency = simulate(poisson(load), services, [1.0] * workers)
     expected = erlang_c(workers, load) / (workers - load)
-    assert (latency - services).mean() == pytest.approx(expected, rel=0.06)
+    batches = (latency - services).reshape(20, -1).mean(axis=1)
+    error = batches.std(ddof=1) / np.sqrt(20)
+    assert error < 0.1 * expected
+    assert batches.mean() == pytest.approx(expected, abs=3.5 * error)
 
 
 def test_99th_percentile_of_one_exponential_worker() -> None:
