@@ -100,7 +100,7 @@ def _checks(result: Mapping[str, Any]) -> Table:
             f"{check['rps']:,.1f}",
             f"{check['queries']:,}",
             _milliseconds(p99["predicted_ms"]),
-            _milliseconds(p99["measured_ms"]),
+            f"{check['unserved']:,} not served" if check["unserved"] else _milliseconds(p99["measured_ms"], "too few"),
             "–" if error is None else f"{error:+.0%}",
             "fitted to" if check["fitted"] else "not seen",
         )
@@ -155,8 +155,8 @@ def _memory(size: int | None) -> str:
     return f"{size / 1e9:,.1f} GB" if size >= 1e9 else f"{size / 1e6:,.0f} MB"
 
 
-def _milliseconds(value: float | None) -> str:
-    return "beyond all bounds" if value is None else f"{value:,.1f} ms"
+def _milliseconds(value: float | None, none: str = "without end") -> str:
+    return none if value is None else f"{value:,.1f} ms"
 
 
 def _table(*heads: str) -> Table:

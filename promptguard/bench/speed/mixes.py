@@ -71,6 +71,23 @@ DOCUMENTS = Mix("documents", 200, 0.6, (60, 180), applications=4, new=0.5, none=
 """The other one, which predictions are checked with: longer texts, half of them in a new context."""
 
 
+def spread(number: int, seed: int) -> list[Request]:
+    """Requests of all lengths, half of them in a new context: what service times by length are measured with.
+
+    Args:
+        number: how many.
+        seed: same seed, same requests.
+    """
+    draw = np.random.default_rng(seed)
+    requests = []
+    for length in np.exp(draw.uniform(np.log(4), np.log(800), number)).astype(int):
+        context_tokens = int(draw.integers(8, 240)) if draw.random() < 0.5 else 0
+        requests += made(
+            1, text_tokens=int(length), context_tokens=context_tokens, contexts=None, seed=int(draw.integers(2**32))
+        )
+    return requests
+
+
 def from_log(sources: Sequence[str | Path], least: int, seed: int) -> list[Request]:
     """Requests of the user's own log, in its order.
 

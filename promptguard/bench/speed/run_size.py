@@ -1,12 +1,14 @@
 """Measure one machine, predict what it takes, check that with load runs, and answer: ``promptguard bench size``.
 
-The model of service times is fitted to load runs at 30 % and 60 % of the capacity. It then predicts the 99th
-percentile of two runs before they are made: at 80 %, and with requests of other lengths.
+The model of service times is fitted to load runs at 30 % and 60 % of the capacity, and to requests of all lengths one
+after the other. It then predicts the 99th percentile of two runs before they are made: at 80 %, and with requests of
+other lengths.
 """
 
 from __future__ import annotations
 
 import json
+import math
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -29,7 +31,7 @@ from promptguard.bench.speed.load import (
     open_loop,
 )
 from promptguard.bench.speed.machine import CPU, check_layout, cores, machine, provider_named
-from promptguard.bench.speed.mixes import CHAT, DOCUMENTS, from_log
+from promptguard.bench.speed.mixes import CHAT, DOCUMENTS, from_log, spread
 from promptguard.bench.speed.queueing import simulate
 from promptguard.bench.speed.run_speed import Progress
 from promptguard.bench.speed.service import TERMS, Observed, ServiceModel, new_contexts, work_terms
@@ -97,6 +99,10 @@ class _Traffic:
         new = new_contexts(self.contexts[order], self.sizes.context[order], all_served_by, self.kept)[_BEFORE:]
         order = order[_BEFORE:]
         return work_terms(self.sizes.context[order], self.sizes.text[order], self.sizes.windows[order], new)
+
+    def observed(self, run: Run, workers: int) -> Observed:
+        """A run of these requests, to fit to."""
+        return Observed.of(run, self.terms(int(run.request[0]), run.worker, workers), workers)
 
     def stream(self, number: int, workers: int, seed: int) -> Floats:
         """Work of requests that are served by whatever worker is free."""
@@ -169,12 +175,18 @@ def run_size(
         own = _Traffic.of("traffic log", from_log(traffic, _REQUESTS, seed), loaded)
     else:
         own = _Traffic.of(CHAT.name, CHAT.requests(_REQUESTS, seed), loaded)
+    lengths = _Traffic.of("all lengths", spread(_REQUESTS, seed + 2), loaded)
     other = _Traffic.of(DOCUMENTS.name, DOCUMENTS.requests(_REQUESTS, seed + 1), loaded)
     with Workers(layout) as started:
         bench = _Bench(started, workers, seconds, seed, progress)
-        capacity = bench.capacity(own)
+        by_length = bench.busy(lengths)
+        capacity = bench.busy(own).throughput
         fits = [bench.run(own, share, share * capacity) for share in FITTED_AT]
-        observed = [Observed.of(run, own.terms(int(run.request[0]), run.worker, workers), workers) for run in fits]
+        if not all(np.isfinite(run.end).all() for run in fits):
+            raise BackendError(
+                "the workers did not keep up with part of the load they had just borne: is the machine busy?"
+            )
+        observed = [lengths.observed(by_length, workers), *(own.observed(run, workers) for run in fits)]
         fitted = ServiceModel.fit(observed, saturates_at=physical_cores() // threads)
         replica = Replica(fitted, own.stream(_STREAM, workers, seed), seed)
         others = Replica(fitted, other.stream(_STREAM, workers, seed), seed)
@@ -235,10 +247,10 @@ class _Bench:
     seed: int
     progress: Progress
 
-    def capacity(self, traffic: _Traffic) -> float:
-        """Requests a second when every worker is always busy."""
-        self.progress(f"{traffic.name}: all workers busy for {self.seconds / 6:.0f} s")
-        return closed_loop(self.started, traffic.requests, seconds=self.seconds / 6).throughput
+    def busy(self, traffic: _Traffic) -> Run:
+        """A run in which every worker is always busy."""
+        self.progress(f"{traffic.name}: all workers busy, for {self.seconds / 6:.0f} s")
+        return closed_loop(self.started, traffic.requests, seconds=self.seconds / 6)
 
     def seconds_at(self, rate: float) -> float:
         """How long a run is."""
@@ -249,12 +261,8 @@ class _Bench:
         seconds = self.seconds_at(rate)
         self.progress(f"{traffic.name}: {share:.0%} of capacity, {rate:,.1f} requests/s, for {seconds:.0f} s")
         seed = self.seed + round(1000 * share)
-        run = open_loop(
-            self.started, traffic.requests, rate=rate, seconds=seconds, seed=seed, warm_up=self.seconds / 12
-        )
-        if len(run.end) == 0 or not np.isfinite(run.end).all():
-            raise BackendError(f"at {share:.0%} of the capacity measured before, requests were not served: is it busy?")
-        return run
+        warm_up = self.seconds / 12
+        return open_loop(self.started, traffic.requests, rate=rate, seconds=seconds, seed=seed, warm_up=warm_up)
 
     def check(
         self, model: ServiceModel, traffic: _Traffic, share: float, rate: float, fitted_to: Run | None = None
@@ -268,20 +276,22 @@ class _Bench:
             "utilisation": share,
             "rps": rate,
             "queries": len(run.end),
+            "unserved": int(np.isinf(run.end).sum()),
             "fitted": fitted_to is not None,
         }
         for q in (0.5, 0.9, 0.99):
             each = [1000 * float(np.quantile(latency, q)) for latency in predicted]
             measured = percentile(run.latency, q)
+            measured = None if measured is None or math.isinf(measured) else 1000 * measured
             found[f"p{100 * q:g}"] = {
                 "predicted_ms": 1000 * float(np.quantile(np.concatenate(predicted), q)),
                 "range_ms": [min(each), max(each)],
-                "measured_ms": None if measured is None else 1000 * measured,
+                "measured_ms": measured,
             }
         p99 = found["p99"]
-        measured = p99["measured_ms"]
-        found["error"] = None if measured is None else p99["predicted_ms"] / measured - 1
-        found["samples_ms"] = [round(1000 * float(latency), 3) for latency in run.latency]
+        found["error"] = None if p99["measured_ms"] is None else p99["predicted_ms"] / p99["measured_ms"] - 1
+        served = run.latency[np.isfinite(run.latency)]
+        found["samples_ms"] = [round(1000 * float(latency), 3) for latency in served]
         return found
 
     def _predicted(self, model: ServiceModel, traffic: _Traffic, rate: float, number: int, repeat: int) -> Floats:

@@ -73,7 +73,7 @@ def price(given: str) -> float:
     Raises:
         InputError: it is not of that form.
     """
-    match = re.fullmatch(r"(\d+(?:\.\d+)?)\s*/\s*h", given.strip())
+    match = re.fullmatch(r"([0-9]+(?:\.[0-9]+)?)\s*/\s*h", given.strip())
     if match is None:
         raise InputError(f"the price must be an amount an hour, as in 0.12/h, not {given!r}")
     return float(match[1])
