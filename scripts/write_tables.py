@@ -16,7 +16,7 @@ from typing import Any
 
 ROOT = Path(__file__).parent.parent
 RESULTS = ROOT / "benchmarks" / "results"
-DOCS = ("model-card.md", "training-runs.md", "logs.md", "scale.md")
+DOCS = ("model-card.md", "training-runs.md", "logs.md", "scale.md", "bench.md")
 PAGES = (ROOT / "README.md", *(ROOT / "docs" / name for name in DOCS))
 BASELINES = {
     "words of the text": "TF-IDF + logistic regression: text",
@@ -49,6 +49,8 @@ def main() -> None:
         "ablations": ablation(withheld),
         "ablations_circumstances": circumstances(withheld),
         "latency": latency(json.loads((RESULTS / "latency.json").read_text())),
+        "speed_streams": speed_streams(json.loads((RESULTS / "speed.json").read_text())),
+        "speed_throughput": speed_throughput(json.loads((RESULTS / "speed.json").read_text())),
         "scan": scan(json.loads((RESULTS / "scan.json").read_text())),
         "scale": scale(json.loads((RESULTS / "scan.json").read_text())),
         "circumstances": circumstances(quality),
@@ -273,6 +275,58 @@ def latency(result: dict[str, Any]) -> str:
         for r in result["rows"]
     ]
     return rows_of(["text tokens", "context tokens", "context", "median ms", "10–90 %", "times the ceiling"], body)
+
+
+def speed_streams(result: dict[str, Any]) -> str:
+    """Latency where nothing waits, and what the figures belong to."""
+    body = [
+        [
+            *speed_lengths(row),
+            str(row["batch"]),
+            f"{row['n']:,}",
+            *(number(row[name]) for name in ("p50_ms", "p90_ms", "p99_ms")),
+            number(row.get("times_ceiling"), 1),
+        ]
+        for row in result["rows"]
+        if row["scenario"] in ("single-stream", "multi-stream")
+    ]
+    head = ["text", "context", "setting", "texts a call", "calls", "median ms", "90 %", "99 %", "times the ceiling"]
+    made, machine = result["provenance"], result["provenance"]["machine"]
+    ceiling = max(result["ceiling"]["by_threads"].values()) / 1e9
+    load = "not known" if machine["load"] is None else f"{machine['load']:.1f}"
+    return (
+        f"{made['date'][:10]}, {machine['cpu']} ({machine['cores']} cores, load {load} before the start), "
+        f"{result['settings']['model']}, 8-bit ceiling {ceiling:,.0f} GOP/s; `{made['command']}`\n\n"
+        + rows_of(head, body)
+    )
+
+
+def speed_throughput(result: dict[str, Any]) -> str:
+    """Throughput, and the highest rate that a server's time allows."""
+    body = []
+    for row in result["rows"]:
+        if row["scenario"] == "offline":
+            figures = [f"{row['texts_per_second']:.1f}", f"{row['tokens_per_second']:,.0f}"]
+        elif row["scenario"] == "server":
+            figures = [f"{number(row['rate'], 1)} with 99 % in {row['slo_ms']:g} ms", "–"]
+        else:
+            continue
+        body.append([row["scenario"], *speed_lengths(row), *figures])
+    return rows_of(["scenario", "text", "context", "setting", "texts a second", "tokens a second"], body)
+
+
+def speed_lengths(row: dict[str, Any]) -> list[str]:
+    """Length of text, context, and setting."""
+    known = row["text_tokens"] is not None
+    context = f"{row['context_tokens']} {row['context']}" if row["context_tokens"] else row["context"]
+    callers = f" × {row['callers']} callers" if row["callers"] > 1 else ""
+    provider = row["active_provider"].removesuffix("ExecutionProvider")
+    setting = f"{row['precision']}, {provider}, {row['workers']} × {row['threads']} threads{callers}"
+    return [str(row["text_tokens"]) if known else "log", context, setting]
+
+
+def number(value: float | None, digits: int = 2) -> str:
+    return "–" if value is None else f"{value:,.{digits}f}"
 
 
 def scan(result: dict[str, Any]) -> str:

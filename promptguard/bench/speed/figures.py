@@ -9,6 +9,8 @@ import numpy as np
 
 from promptguard.bench.speed.load import Floats
 
+_CELLS = 1_000_000
+
 LEAST_BEYOND = 10
 """Samples there must be beyond a percentile for it to be given."""
 
@@ -56,9 +58,10 @@ def _medians(values: Floats, draw: np.random.Generator, replicates: int) -> Floa
     number = len(values)
     length = max(1, round(number ** (1 / 3)))
     blocks = -(-number // length)
-    medians = np.empty(replicates)
-    for i in range(replicates):
-        starts = draw.integers(0, number, blocks)
-        places = (starts[:, None] + np.arange(length)).ravel()[:number] % number
-        medians[i] = np.median(values[places])
-    return medians
+    steps = np.arange(length)
+    medians = []
+    for first in range(0, replicates, step := max(1, _CELLS // number)):
+        starts = draw.integers(0, number, (min(step, replicates - first), blocks, 1))
+        places = (starts + steps).reshape(len(starts), -1)[:, :number] % number
+        medians.append(np.median(values[places], axis=1))
+    return np.concatenate(medians)

@@ -30,7 +30,7 @@ PRECISIONS = ("int8", "fp32", "fp16")
 Progress: TypeAlias = Callable[[str], None]
 """Called with what is about to be measured."""
 
-_CONTEXT, _TEXT = 120, 128
+REFERENCE = _TEXT, _CONTEXT = 128, 120
 """Tokens of the reference text and its context: the row that everything else is compared with."""
 
 _REQUESTS = 2000
@@ -349,7 +349,7 @@ def run_speed(
         "rows": bench.rows,
     }
     if out is not None:
-        out.write_text(json.dumps(result, indent=1, allow_nan=False) + "\n", encoding="utf-8")
+        out.write_text(_lines(result), encoding="utf-8")
     return result
 
 
@@ -459,6 +459,13 @@ def _beside(row: dict[str, Any], operations: float, ceiling: float, layout: Layo
     texts = row["texts_per_second"] if row["scenario"] == "offline" else row["capacity"]
     most = layout.processes * ceiling / operations
     return {"at_ceiling_texts_per_second": most, "times_ceiling": most / texts if texts else None}
+
+
+def _lines(result: dict[str, Any]) -> str:
+    """The result as JSON, a row a line: a thousand samples on a line each would help nobody."""
+    head = json.dumps({key: value for key, value in result.items() if key != "rows"}, indent=1, allow_nan=False)
+    rows = ",\n  ".join(json.dumps(row, allow_nan=False) for row in result["rows"])
+    return head.removesuffix("\n}") + f',\n "rows": [\n  {rows}\n ]\n}}\n'
 
 
 def _described(log: Mix) -> dict[str, Any]:
