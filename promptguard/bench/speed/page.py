@@ -67,6 +67,7 @@ def environment() -> Environment:
     made.filters |= {
         "number": lambda value: "–" if value is None else f"{value:,.0f}",
         "figure": lambda value: "–" if value is None else f"{value:,.2f}",
+        "tenths": lambda value: "–" if value is None else f"{value:,.1f}",
         "percent": lambda value: "–" if value is None else f"{value:,.0%}",
         "megabytes": lambda value: "–" if value is None else f"{value / 1e6:,.1f}",
         "context": _context,

@@ -7,7 +7,6 @@ other lengths.
 
 from __future__ import annotations
 
-import json
 import math
 import os
 from collections.abc import Sequence
@@ -33,7 +32,7 @@ from promptguard.bench.speed.load import (
 from promptguard.bench.speed.machine import CPU, check_layout, cores, machine, provider_named
 from promptguard.bench.speed.mixes import CHAT, DOCUMENTS, from_log, spread
 from promptguard.bench.speed.queueing import simulate
-from promptguard.bench.speed.run_speed import Progress
+from promptguard.bench.speed.run_speed import Progress, lines
 from promptguard.bench.speed.service import TERMS, Observed, ServiceModel, new_contexts, work_terms
 from promptguard.bench.speed.sizing import CHECKED_UTILISATION, Demand, Replica, Shape, plan
 from promptguard.bench.speed.traffic import Sizes, sizes
@@ -233,7 +232,7 @@ def run_size(
         **plan(demand, replica, Shape(workers, threads, max(memory, default=None))),
     }
     if out is not None:
-        out.write_text(json.dumps(result, indent=1, allow_nan=False) + "\n", encoding="utf-8")
+        out.write_text(lines(result, "checks"), encoding="utf-8")
     return result
 
 

@@ -67,13 +67,13 @@ def _checks(result: Mapping[str, Any]) -> str:
     for check in result["checks"]:
         if check["p99"]["measured_ms"] is not None:
             where = f"{check['mix']}, {check['utilisation']:.0%}"
-            rows.append((f"{where}, predicted", [check["p99"]["predicted_ms"]]))
-            rows.append((f"{where}, measured", [check["p99"]["measured_ms"]]))
+            rows.append((f"{where}, predicted", [check["p99"]["predicted_ms"], 0.0]))
+            rows.append((f"{where}, measured", [0.0, check["p99"]["measured_ms"]]))
     if not rows:
         return ""
     return charts.bars(
         rows,
-        ["99 %"],
+        ["predicted", "measured"],
         unit="ms",
         name="checks",
         title="Predicted and measured",
