@@ -508,7 +508,7 @@ def speed(
         slo_ms=slo_ms,
         seed=seed,
         out=out,
-        command=sys.argv,
+        command=["promptguard", *sys.argv[1:]],
         progress=lambda said: typer.echo(said, err=True),
     )
     if html is not None:

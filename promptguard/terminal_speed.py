@@ -23,6 +23,9 @@ def show_speed(out: Console, result: Mapping[str, Any]) -> None:
     for gpu in machine["gpus"]:
         facts.add_row("", visible(gpu))
     facts.add_row("model", visible(f"{settings['model']}, on {settings['active_provider']}"))
+    if len(settings["operators"]) > 1:
+        told = ", ".join(f"{number} on {name}" for name, number in settings["operators"].items())
+        facts.add_row("operators", visible(told))
     for provider, reason in settings["providers_not_usable"].items():
         facts.add_row("not measured", visible(f"{provider}: {reason}"))
     for threads, rate in result["ceiling"]["by_threads"].items():

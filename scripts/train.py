@@ -39,11 +39,13 @@ def main() -> None:
     parser.add_argument("--base", required=True)
     parser.add_argument("--tokenizer", type=Path, required=True, help="a tokenizer.json made by tokenizer.prepare")
     parser.add_argument("--steps", type=int, required=True)
+    parser.add_argument("--seconds", type=float, help="train so long instead; --steps is then the most of them")
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--start", type=Path, help="weights.pt of an earlier run")
     parser.add_argument("--full-mask", action="store_true", help="let context see text (comparison, teachers)")
     parser.add_argument("--words", action="store_true", help="train the word embeddings as well")
     parser.add_argument("--swapped", type=int, default=0, help="unlabelled texts in other contexts to add")
+    parser.add_argument("--swapped-share", type=float, default=0.1, help="their share of the draws beside the others'")
     parser.add_argument("--teacher", type=Path, help="logits written by scripts/teach.py")
     parser.add_argument("--eight-bits-from", type=float, default=0.8, help="share of the steps; above 1 for never")
     parser.add_argument("--average", type=float, default=0.998)
@@ -58,6 +60,7 @@ def main() -> None:
     settings = Settings(
         base=arguments.base,
         steps=arguments.steps,
+        seconds=arguments.seconds,
         learning_rate=arguments.learning_rate,
         tokens=arguments.tokens,
         seed=arguments.seed,
@@ -65,7 +68,7 @@ def main() -> None:
         words=arguments.words,
         average=arguments.average,
         eight_bits_from=arguments.eight_bits_from,
-        shares=SHARES | ({"swapped": 0.1} if arguments.teacher else {}),
+        shares=SHARES | ({"swapped": arguments.swapped_share} if arguments.teacher else {}),
         device=arguments.device,
     )
     store = laid_out(arguments.records, arguments.tokenizer, swapped_records=arguments.swapped)

@@ -174,7 +174,7 @@ def _family(source: str) -> str:
     """What a file of ours is sampled as: see ``train.SHARES``."""
     if any(word in source for word in ("hard_negatives", "everyday", "benign", "twins", "harmful", "longprompts")):
         return "neighbours"
-    if source in ("tool_results", "content_long", "written_content"):
+    if source == "tool_results" or "content" in source:
         return "content"
     return "contextual"
 

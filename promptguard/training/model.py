@@ -7,6 +7,7 @@ depend on the context alone and can be computed once for every text that arrives
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -116,13 +117,18 @@ class PairEncoder(nn.Module):
         with torch.no_grad():  # the bias by distance stays as it was learnt
             bias = mask[:, None] + self.encoder.encoder.compute_position_bias(states[:1]).to(mask.dtype)
         for layer in self.encoder.encoder.layer:
-            attention, inner = layer.attention, layer.attention.attn
-            shape = (*ids.shape, inner.num_attention_heads, inner.attention_head_size)
-            q, k, v = (part(states).view(shape).transpose(1, 2) for part in (inner.q, inner.k, inner.v))
-            seen = nn.functional.scaled_dot_product_attention(q, k, v, attn_mask=bias).transpose(1, 2).flatten(2)
-            states = attention.LayerNorm(attention.dropout(inner.o(seen)) + states)
-            states = layer.output(layer.intermediate(states), states)
+            states = self._mpnet_layer(layer, states, bias)
         return states
+
+    @staticmethod
+    def _mpnet_layer(layer: Any, states: Tensor, bias: Tensor) -> Tensor:
+        attention, inner = layer.attention, layer.attention.attn
+        shape = (*states.shape[:2], inner.num_attention_heads, inner.attention_head_size)
+        q, k, v = (part(states).view(shape).transpose(1, 2) for part in (inner.q, inner.k, inner.v))
+        seen = nn.functional.scaled_dot_product_attention(q, k, v, attn_mask=bias).transpose(1, 2).flatten(2)
+        states = attention.LayerNorm(attention.dropout(inner.o(seen)) + states)
+        result: Tensor = layer.output(layer.intermediate(states), states)
+        return result
 
     @staticmethod
     def _dtype(ids: Tensor) -> torch.dtype:

@@ -23,7 +23,7 @@ _TEACH_EVERY = 4  # the teacher of the embedding costs a third of a step
 
 SHARES = {
     "contextual": 0.36,
-    "content": 0.05,
+    "content": 0.08,
     "neighbours": 0.18,
     "attacks": 0.14,
     "benign": 0.13,
@@ -39,7 +39,8 @@ class Settings:
 
     Attributes:
         base: a hub id or a folder with the encoder to start from; also the teacher of the embedding.
-        steps: optimizer steps.
+        steps: optimizer steps; the most of them where ``seconds`` is given.
+        seconds: how long to train, instead of how many steps: for a machine that is lent by the minute.
         learning_rate: peak rate of the encoder's last layer.
         head_learning_rate: peak rate of the new heads.
         layer_decay: factor on the rate from one layer to the one below.
@@ -60,6 +61,7 @@ class Settings:
 
     base: str
     steps: int
+    seconds: float | None = None
     learning_rate: float = 1.5e-4
     head_learning_rate: float = 1e-3
     layer_decay: float = 0.9
@@ -173,13 +175,14 @@ def train(
     guide = None if model.mpnet else PairEncoder(settings.base).encoder.eval().to(device)
     optimizer = optimizer_of(model, settings)
     average = {k: v.clone() for k, v in model.state_dict().items()}
-    step = 0
+    step, spent = 0, 0.0
     checkpoint = folder / "checkpoint.pt"
     if checkpoint.exists():
         saved = torch.load(checkpoint, weights_only=True, map_location=device)
         model.load_state_dict(saved["model"])
         optimizer.load_state_dict(saved["optimizer"])
         average, step = saved["average"], saved["step"]
+        spent = float(saved["spent"])
     (folder / "settings.json").write_text(json.dumps(asdict(settings), indent=1))
     collate = Collator(store, device)
     batches = Mixture(store, settings.shares, settings.tokens, settings.seed).batches()
@@ -190,12 +193,16 @@ def train(
     seen: dict[str, list[Tensor]] = {}
     with (folder / "log.jsonl").open("a") as log:
         while step < settings.steps:
+            now = time.monotonic()
+            done = step / settings.steps if settings.seconds is None else (spent + now - began) / settings.seconds
+            if done >= 1:
+                break
             # Seeded by the step, so that a run that was cut goes on as it would have.
             batch = collate(next(batches), seed=settings.seed * 1_000_003 + step)
-            rate = _schedule(step, settings.steps)
+            rate = _schedule(done)
             for group in optimizer.param_groups:
                 group["lr"] = group["peak"] * rate
-            rounding = step >= settings.eight_bits_from * settings.steps
+            rounding = done >= settings.eight_bits_from
             with torch.autocast(device, dtype=torch.bfloat16):
                 given = batch.ids, batch.segments, batch.positions
                 heads = run_in_eight_bits(model, *given) if rounding else model(*given)
@@ -220,9 +227,9 @@ def train(
                 log.write(json.dumps(line) + "\n")
                 log.flush()
                 seen = {}
-            if time.monotonic() - saved_at > 60 * checkpoint_minutes:
-                _save(checkpoint, model, optimizer, average, step)
-                saved_at = time.monotonic()
+            if now - saved_at > 60 * checkpoint_minutes:
+                _save(checkpoint, model, optimizer, average, step, spent + now - began)
+                saved_at = now
     model.load_state_dict(average)
     torch.save({k: v.cpu() for k, v in model.state_dict().items()}, folder / "weights.pt")
     checkpoint.unlink(missing_ok=True)
@@ -259,20 +266,23 @@ def predict(model: PairEncoder, store: Store, *, wording: int = 0, device: str =
     return result
 
 
-def _schedule(step: int, steps: int) -> float:
-    """Share of the peak rate: up within the first 6 % of the steps, then down along a cosine to 2 %."""
-    warm = max(1, int(0.06 * steps))
-    if step < warm:
-        return (step + 1) / warm
-    return 0.02 + 0.98 * 0.5 * (1 + math.cos(math.pi * (step - warm) / max(1, steps - warm)))
+def _schedule(done: float) -> float:
+    """Share of the peak rate: up within the first 6 % of the run, then down along a cosine to 2 %."""
+    if done < 0.06:
+        return max(done / 0.06, 0.01)
+    return 0.02 + 0.98 * 0.5 * (1 + math.cos(math.pi * (done - 0.06) / 0.94))
 
 
 def _save(
-    path: Path, model: nn.Module, optimizer: torch.optim.Optimizer, average: dict[str, Tensor], step: int
+    path: Path,
+    model: nn.Module,
+    optimizer: torch.optim.Optimizer,
+    average: dict[str, Tensor],
+    step: int,
+    spent: float,
 ) -> None:
     """Write the state beside the old one, then put it in its place: an interruption leaves one of the two whole."""
     partial = path.with_suffix(".partial")
-    torch.save(
-        {"model": model.state_dict(), "optimizer": optimizer.state_dict(), "average": average, "step": step}, partial
-    )
+    state = {"model": model.state_dict(), "optimizer": optimizer.state_dict(), "average": average}
+    torch.save(state | {"step": step, "spent": spent}, partial)
     partial.replace(path)

@@ -56,6 +56,7 @@ def test_the_result_says_what_it_belongs_to(measured: dict[str, Any]) -> None:
     settings = measured["settings"]
     assert (settings["seed"], settings["slo_ms"], settings["active_provider"]) == (3, 10_000, machine.CPU)
     assert settings["model"].startswith("tiny-1+")
+    assert set(settings["operators"]) <= {machine.CPU}
     assert float(measured["ceiling"]["by_threads"]["1"]) > 1e6
 
 
@@ -288,6 +289,17 @@ def test_a_gpu_that_is_not_there(tiny: Path) -> None:
         pytest.skip("this onnxruntime has CUDA")
     stderr = run("bench", "speed", "--model", tiny, "--provider", "cuda", status=2).stderr
     assert "the installed onnxruntime has no CUDAExecutionProvider; it has" in stderr
+
+
+def test_a_provider_that_gets_nothing_of_the_model(tiny: Path) -> None:
+    """One that is installed, that a session accepts, and that runs no operator."""
+    if (
+        "AzureExecutionProvider" not in machine.installed()
+        or machine.assigned(tiny / "model.onnx", machine.CPU) is None
+    ):
+        pytest.skip("this onnxruntime has no such provider, or does not say")
+    stderr = run("bench", "speed", "--model", tiny, "--provider", "AzureExecutionProvider", status=2).stderr
+    assert "onnxruntime runs nothing of this model on AzureExecutionProvider, but on CPUExecutionProvider" in stderr
 
 
 def test_results_that_cannot_be_compared(tmp_path: Path) -> None:

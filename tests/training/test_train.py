@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import random
 from pathlib import Path
@@ -155,3 +156,20 @@ def test_an_mpnet_can_be_the_base(tmp_path: Path) -> None:
         mine = model._mpnet_states(ids, segments == 1, positions, mask)
         theirs = model.encoder(model.vocabulary[ids], attention_mask=torch.ones_like(ids)).last_hidden_state
     assert torch.allclose(mine, theirs, atol=1e-5)
+
+
+def test_a_run_by_the_clock_goes_through_the_whole_schedule(
+    base: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ticks = itertools.count()
+    monkeypatch.setattr(module.time, "monotonic", lambda: 0.5 * next(ticks))
+    run = settings(base, 10**9)
+    run.seconds = 300
+    shares: list[float] = []
+    schedule = module._schedule
+    monkeypatch.setattr(module, "_schedule", lambda done: shares.append(done) or schedule(done))
+    train(store(1), run, tmp_path, checkpoint_minutes=1000)
+    assert 500 < len(shares) < 700
+    assert shares == sorted(shares)
+    assert shares[0] < 0.01
+    assert 0.99 < shares[-1] < 1

@@ -7,6 +7,7 @@ import os
 import platform
 import shutil
 import subprocess
+from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -93,6 +94,26 @@ def provider_named(name: str) -> str:
 def installed() -> list[str]:
     """Execution providers of the installed onnxruntime."""
     return list(onnxruntime.get_available_providers())
+
+
+def assigned(graph: Path, provider: str) -> dict[str, int] | None:
+    """Which provider onnxruntime runs how many of a graph's operators on: being registered is not being used.
+
+    Args:
+        graph: the ONNX file.
+        provider: the provider preferred; what it cannot do is left to the processor.
+
+    Returns:
+        Number of operators, or of groups that a provider runs as one, by provider; None where onnxruntime is too old to
+        say.
+    """
+    if not hasattr(onnxruntime.InferenceSession, "get_provider_graph_assignment_info"):
+        return None
+    options = onnxruntime.SessionOptions()
+    options.log_severity_level = 3
+    options.add_session_config_entry("session.record_ep_graph_assignment_info", "1")
+    session = onnxruntime.InferenceSession(str(graph), options, providers=[provider])
+    return dict(Counter(part.ep_name for part in session.get_provider_graph_assignment_info()))
 
 
 def check_layout(processes: int, threads: int) -> None:

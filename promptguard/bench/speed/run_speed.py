@@ -17,7 +17,16 @@ from promptguard.bench.provenance import provenance
 from promptguard.bench.speed import scenarios, stages, start
 from promptguard.bench.speed.ceiling import Shape, highest, product_rates
 from promptguard.bench.speed.load import Floats, Layout, Request, Workers
-from promptguard.bench.speed.machine import CPU, PROVIDERS, check_layout, cores, installed, machine, provider_named
+from promptguard.bench.speed.machine import (
+    CPU,
+    PROVIDERS,
+    assigned,
+    check_layout,
+    cores,
+    installed,
+    machine,
+    provider_named,
+)
 from promptguard.bench.speed.traffic import Sizes, logged, made, sizes
 from promptguard.errors import BackendError, InputError
 from promptguard.loaded import Loaded
@@ -139,7 +148,10 @@ class Bench:
     def __init__(self, layout: Layout, plan: Plan, *, seed: int, progress: Progress) -> None:
         self.plan, self.seed, self.rows = plan, seed, list[dict[str, Any]]()
         self._layout, self._progress = layout, progress
+        self._bundles: dict[Path | str | None, bundle.Bundle] = {}
+        self._operators: dict[tuple[str, str], dict[str, int]] = {}
         self._loaded = _open(layout)
+        self.operators(layout)
         self._shape = Shape.of(self._loaded)
         self._rates: dict[int, list[dict[str, float]]] = {}
         self._operations: list[tuple[dict[str, Any], float, Layout]] = []
@@ -203,18 +215,30 @@ class Bench:
     def stages(self, mix: Mix) -> None:
         """The stage split of a mix."""
         self._progress(f"stages, {_said(mix)}")
-        row = {
-            "scenario": "stages",
-            **mix.axes(),
-            **self._axes(self._layout, 1),
-            "active_provider": self.active_provider,
-        }
-        self.rows.append({**row, "ms": stages.split(self._layout, mix.requests, seconds=self.plan.seconds)})
+        axes = {**mix.axes(), **self._axes(self._layout, 1), "active_provider": self.active_provider}
+        self.rows.append(
+            {"scenario": "stages", **axes, "ms": stages.split(self._layout, mix.requests, seconds=self.plan.seconds)}
+        )
 
     @property
     def active_provider(self) -> str:
-        """What onnxruntime runs the model on in this process."""
+        """The first provider of the session in this process."""
         return self._loaded.runtime.active_providers[0]
+
+    def operators(self, layout: Layout) -> dict[str, int]:
+        """How many of the model's operators run on which provider; empty where onnxruntime does not say.
+
+        Raises:
+            InputError: none runs on the provider that is asked for.
+        """
+        opened, wanted = self._bundle(layout), layout.providers[0]
+        key = (opened.id, wanted)
+        if key not in self._operators:
+            found = assigned(opened.path(bundle.GRAPH), wanted)
+            if found is not None and not found.get(wanted):
+                raise InputError(f"onnxruntime runs nothing of this model on {wanted}, but on {', '.join(found)}")
+            self._operators[key] = found or {}
+        return self._operators[key]
 
     def finish(self) -> dict[str, Any]:
         """Put the ceiling beside the rows and give it."""
@@ -229,8 +253,13 @@ class Bench:
             "measured": {str(threads): rates for threads, rates in self._rates.items()},
         }
 
+    def _bundle(self, layout: Layout) -> bundle.Bundle:
+        if layout.model not in self._bundles:  # checking its hashes takes a while
+            self._bundles[layout.model] = bundle.load(layout.model)
+        return self._bundles[layout.model]
+
     def _axes(self, layout: Layout, batch: int) -> dict[str, Any]:
-        opened = self._loaded.bundle if layout.model == self._layout.model else bundle.load(layout.model)
+        opened = self._bundle(layout)
         return {
             "batch": batch,
             "workers": layout.processes,
@@ -238,6 +267,7 @@ class Bench:
             "threads": layout.threads,
             "precision": opened.manifest.get("precision"),
             "provider": layout.providers[0],
+            "operators": self.operators(layout),
             "model": opened.id,
         }
 
@@ -337,6 +367,7 @@ def run_speed(
             "model": bench.rows[0]["model"],
             "provider": chosen,
             "active_provider": bench.active_provider,
+            "operators": bench.operators(one),
             "workers": workers,
             "threads": threads,
             "slo_ms": slo_ms,
@@ -417,6 +448,7 @@ def _providers(bench: Bench, one: Layout) -> dict[str, str]:
         layout = replace(one, providers=(name,))
         try:
             _open(layout)
+            bench.operators(layout)
         except InputError as error:
             unusable[name] = str(error)
         else:
