@@ -75,6 +75,11 @@ def test_work_that_overlaps_by_hand() -> None:
     assert latency == pytest.approx([6.0, 4.0])
 
 
+def test_waking_costs_those_who_come_to_an_idle_worker() -> None:
+    latency = simulate(np.array([0.0, 0.5, 9.0]), np.array([1.0, 1.0, 1.0]), [1.0], 0.25)
+    assert latency == pytest.approx([1.25, 1.75, 1.25])
+
+
 def test_in_order_of_arrival() -> None:
     latency = simulate(np.array([0.0, 0.5, 0.6]), np.array([2.0, 1.0, 1.0]), [1.0])
     assert latency == pytest.approx([2.0, 2.5, 3.4])

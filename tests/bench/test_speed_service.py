@@ -35,10 +35,13 @@ def capacity(services: NDArray[np.float64], slowdown: tuple[float, ...]) -> floa
     return len(slowdown) / (float(services.mean()) * slowdown[-1])
 
 
+WAKING = 0.0006
+
+
 def load_run(services: NDArray[np.float64], rate: float, slowdown: tuple[float, ...], seed: int) -> Run:
     """A run of the simulated machine, as the load generator would record it."""
     due = arrivals(rate, 2 * len(services) / rate, seed)[: len(services)]
-    end = due + simulate(due, services, slowdown)
+    end = due + simulate(due, services, slowdown, WAKING)
     free = [(0.0, worker) for worker in range(len(slowdown))]
     start, served_by = np.empty(len(due)), np.empty(len(due), np.int64)
     for i, when in enumerate(due):
@@ -61,6 +64,7 @@ def fitted(slowdown: tuple[float, ...], number: int = 8000, saturates_at: int | 
 def test_finds_the_slowdown_and_the_work_of_tokens() -> None:
     model = fitted(SLOWDOWN)
     assert model.slowdown == pytest.approx(SLOWDOWN, rel=0.02)
+    assert model.waking == pytest.approx(WAKING, rel=0.2)
     terms = mix(2000, 250, 0.8, 5)  # longer texts than it has seen
     assert (terms @ model.seconds).mean() == pytest.approx((terms @ SECONDS).mean(), rel=0.03)
     assert np.log(model.jitter).std() == pytest.approx(0.1, rel=0.1)
@@ -78,8 +82,10 @@ def test_foretells_a_run_it_was_not_fitted_to(median: float, new: float, share: 
     rate = share * capacity(truth, SLOWDOWN)
     due = arrivals(rate, 2 * len(terms) / rate, 9)[: len(terms)]
     model = fitted(SLOWDOWN)
-    predicted = simulate(due, model.draw(terms, np.random.default_rng(3)), model.slowdown)
-    assert np.quantile(predicted, 0.99) == pytest.approx(np.quantile(simulate(due, truth, SLOWDOWN), 0.99), rel=0.1)
+    predicted = simulate(due, model.draw(terms, np.random.default_rng(3)), model.slowdown, model.waking)
+    assert np.quantile(predicted, 0.99) == pytest.approx(
+        np.quantile(simulate(due, truth, SLOWDOWN, WAKING), 0.99), rel=0.1
+    )
     assert model.capacity(truth) == pytest.approx(capacity(truth, SLOWDOWN), rel=0.02)
 
 
@@ -105,6 +111,7 @@ def test_occupied_and_busy_by_hand() -> None:
     )
     observed = Observed.of(run, np.ones((3, 5)), 2)
     assert observed.occupied == pytest.approx([4.0, 2.0, 2.0])  # the last from when its worker was free
+    assert observed.woken.tolist() == [1, 1, 0]
     assert observed.busy == pytest.approx(np.array([[0.5, 0.5], [0.0, 1.0], [1.0, 0.0]]))
 
 
@@ -114,7 +121,7 @@ def test_a_run_that_was_not_served_or_is_too_short() -> None:
     run.end[5] = np.inf
     with pytest.raises(InputError, match="not all served"):
         Observed.of(run, terms, 1)
-    short = Observed(terms[:20], np.ones(20), np.ones((20, 1)))
+    short = Observed(terms[:20], np.ones(20), np.ones(20), np.ones((20, 1)))
     with pytest.raises(InputError, match="too few"):
         ServiceModel.fit([short])
 

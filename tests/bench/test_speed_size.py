@@ -15,9 +15,11 @@ from rich.console import Console
 
 pytest.importorskip("simpy")
 
+from promptguard import Context, Guard
 from promptguard.bench.speed import run_size as module
 from promptguard.bench.speed import size_page, sizing
 from promptguard.bench.speed.run_size import SCHEMA, physical_cores
+from promptguard.bench.speed.service import TERMS
 from promptguard.terminal_size import show_size
 
 
@@ -144,7 +146,7 @@ def test_a_log_is_replayed_and_nothing_of_it_is_kept(
     )  # fmt: skip
     result = json.loads(said.stdout)
     assert result["settings"]["mix"]["name"] == "traffic log"
-    assert result["settings"]["mix"]["requests"] == 200
+    assert result["settings"]["mix"]["requests"] == 40
     assert result["answer"]["cost_a_month"] is None
     assert WORD not in said.output
     assert WORD not in size_page.render(result)
@@ -174,6 +176,19 @@ def test_a_log_is_replayed_and_nothing_of_it_is_kept(
 )
 def test_wrong_calls(arguments: tuple[str, ...]) -> None:
     run("bench", "size", *arguments, status=2)
+
+
+def test_what_stands_once_is_new_each_time_it_is_sent(tiny: Path) -> None:
+    known, alone = Context(system_prompt="the shop"), Context(system_prompt="the office")
+    requests = [("one", known), ("two", alone), ("three", known), ("four", None)]
+    traffic = module._Traffic.of("made", requests, Guard(tiny)._loaded)
+    sent = traffic.sent(8, 300)
+    assert [text for text, _ in sent] == ["one", "two", "three", "four"] * 2
+    assert [c and c.system_prompt for _, c in sent] == [
+        "the shop", "300 the office", "the shop", None, "the shop", "301 the office", "the shop", None
+    ]  # fmt: skip
+    new = traffic.stream(12, 1, seed=0)[:, TERMS.index("new context")]
+    assert new.tolist() == [0, 1, 0, 0] * 3
 
 
 def test_a_log_without_texts_is_a_wrong_call(tmp_path: Path, tiny: Path) -> None:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 from itertools import pairwise
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -13,7 +12,7 @@ pytest.importorskip("simpy")
 
 
 from promptguard import Context
-from promptguard.bench.speed.mixes import CHAT, DOCUMENTS, from_log
+from promptguard.bench.speed.mixes import CHAT, DOCUMENTS, numbered
 from promptguard.bench.speed.service import ServiceModel
 from promptguard.bench.speed.sizing import CHECKED_UTILISATION, Demand, Replica, Shape, cost, plan, price
 from promptguard.errors import InputError
@@ -25,7 +24,7 @@ SHAPE = Shape(workers=2, threads=2, memory=100_000_000)
 def replica() -> Replica:
     """Two workers that take 10 ms for every request: M/D/2."""
     seconds = np.array([0.01, 0.0, 0.0, 0.0, 0.0])
-    model = ServiceModel(seconds, (1.0, 1.0), jitter=np.ones(50), work=np.full(50, 0.01))
+    model = ServiceModel(seconds, 0.0, (1.0, 1.0), jitter=np.ones(50), work=np.full(50, 0.01))
     return Replica(model, np.ones((10, 5)), seed=0)
 
 
@@ -152,17 +151,9 @@ def test_documents_are_longer() -> None:
     assert longer > 2 * shorter
 
 
-def test_a_short_log_is_gone_through_again_with_other_contexts_where_they_stood_once(tmp_path: Path) -> None:
-    pytest.importorskip("pyarrow")
-    log = tmp_path / "log.jsonl"
-    log.write_text(
-        '{"text": "one", "context": {"system_prompt": "alone", "session": "a"}}\n'
-        '{"text": "two", "context": {"system_prompt": "shared", "session": "b"}}\n'
-        '{"text": "three", "context": {"system_prompt": "shared", "session": "c"}}\n'
-    )
-    requests = from_log([log], 7, seed=0)
-    assert [text for text, _ in requests] == ["one", "two", "three"] * 3
-    seen = [(c or Context()).system_prompt for _, c in requests]
-    assert seen == ["alone", "shared", "shared"] * 3
-    roles = [(c or Context()).user_role for _, c in requests]
-    assert roles == [None, None, None, "1", None, None, "2", None, None]
+@pytest.mark.parametrize(
+    "context", [Context(system_prompt="Shop."), Context(purpose="Shop."), Context(user_role="buyer"), Context()]
+)
+def test_a_numbered_context_is_another_one(context: Context) -> None:
+    assert len({context, numbered(context, 100), numbered(context, 101)}) == 3
+    assert numbered(context, 100) == numbered(context, 100)

@@ -2,20 +2,15 @@
 
 from __future__ import annotations
 
-from collections import Counter
-from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from pathlib import Path
 
 import numpy as np
 
 from promptguard.bench.speed.load import Request
-from promptguard.bench.speed.traffic import logged, made
+from promptguard.bench.speed.traffic import made
 from promptguard.types import Context
 
 _LONGEST = 2000
-_LOGGED = 20_000
-"""Most requests taken from a log."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,35 +83,10 @@ def spread(number: int, seed: int) -> list[Request]:
     return requests
 
 
-def from_log(sources: Sequence[str | Path], least: int, seed: int) -> list[Request]:
-    """Requests of the user's own log, in its order.
-
-    A log of fewer requests is gone through again. A context that stands in it once is then changed by a number in
-    its role, since it would otherwise come again only because the log is short.
-
-    Args:
-        sources: files, folders or patterns, as for ``promptguard scan``.
-        least: fewest requests.
-        seed: of the draw from a log of more than 20,000.
-
-    Raises:
-        InputError: there is no text in it.
-        MissingExtraError: the ``logs`` extra is not installed.
-    """
-    found = logged(sources, _LOGGED, seed=seed)
-    often = Counter(_visible(context) for _, context in found)
-    requests = list(found)
-    for round_ in range(1, -(-least // len(found))):
-        requests += [(text, _renewed(c, round_) if often[_visible(c)] == 1 else c) for text, c in found]
-    return requests
-
-
-def _visible(context: Context | None) -> Context:
-    """What the model reads of a context."""
-    return replace(context or Context(), application=None, actor=None, session=None)
-
-
-def _renewed(context: Context | None, number: int) -> Context:
-    """A context that differs from the one given, but hardly in length."""
-    context = context or Context()
+def numbered(context: Context, number: int) -> Context:
+    """A context that no worker has met, though hardly longer than the one given: with a number at its head."""
+    if context.system_prompt:
+        return replace(context, system_prompt=f"{number} {context.system_prompt}")
+    if context.purpose:
+        return replace(context, purpose=f"{number} {context.purpose}")
     return replace(context, user_role=f"{number} {context.user_role or ''}".strip())

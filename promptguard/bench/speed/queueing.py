@@ -63,13 +63,14 @@ class _Machine:
             done.succeed()
 
 
-def simulate(arrivals: Floats, services: Floats, slowdown: Sequence[float]) -> Floats:
+def simulate(arrivals: Floats, services: Floats, slowdown: Sequence[float], waking: float = 0.0) -> Floats:
     """Let requests queue for workers.
 
     Args:
         arrivals: when each comes, in seconds, ascending.
         services: how long each would occupy a worker that works alone, in seconds.
         slowdown: for 1, 2, … busy workers, how many times longer work takes than alone; as many as there are workers.
+        waking: seconds of work more for a request whose worker had nothing to do before.
 
     Returns:
         Seconds from each request's arrival to its end.
@@ -89,11 +90,13 @@ def simulate(arrivals: Floats, services: Floats, slowdown: Sequence[float]) -> F
 
     def worker() -> Generator[simpy.Event, None, None]:
         while True:
+            seconds = 0.0
             if not queue:
                 idle.append(env.event())
                 yield idle[-1]
+                seconds = waking
             number = queue.popleft()
-            yield machine.work(float(services[number]), number)
+            yield machine.work(seconds + float(services[number]), number)
             ends[number] = env.now
 
     def source() -> Generator[simpy.Event, None, None]:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import math
 import os
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -30,12 +31,12 @@ from promptguard.bench.speed.load import (
     open_loop,
 )
 from promptguard.bench.speed.machine import CPU, check_layout, cores, machine, provider_named
-from promptguard.bench.speed.mixes import CHAT, DOCUMENTS, from_log, spread
+from promptguard.bench.speed.mixes import CHAT, DOCUMENTS, numbered, spread
 from promptguard.bench.speed.queueing import simulate
 from promptguard.bench.speed.run_speed import Progress, lines
-from promptguard.bench.speed.service import TERMS, Observed, ServiceModel, new_contexts, work_terms
+from promptguard.bench.speed.service import TERMS, Bools, Observed, ServiceModel, new_contexts, work_terms
 from promptguard.bench.speed.sizing import CHECKED_UTILISATION, Demand, Replica, Shape, plan
-from promptguard.bench.speed.traffic import Sizes, sizes
+from promptguard.bench.speed.traffic import Sizes, logged, sizes
 from promptguard.errors import BackendError, InputError
 from promptguard.loaded import Loaded
 from promptguard.types import Context
@@ -60,42 +61,59 @@ _STREAM = 20_000
 _REPEATS = 10
 """Simulations of a run that is predicted, each as long as the run."""
 
+_LOGGED = 20_000
+"""Most requests of a log that are sent before they come again."""
+
+_FIRST_NUMBER = 100
+"""Numbers that make contexts new: of three figures, so that they take as many tokens."""
+
 _BEFORE = 1000
 """Requests that were served before those looked at, so that the workers know contexts."""
 
 
 @dataclass(frozen=True, slots=True)
 class _Traffic:
-    """Requests, and what each costs the encoder.
+    """Requests that are sent again and again, and what each costs the encoder.
 
     Attributes:
         name: of the mix.
-        requests: in the order they are sent, again and again.
+        requests: in the order they are sent.
         contexts: a number for each, the same for the same context.
-        sizes: tokens of each.
+        alone: where a context stands once among them. It would come again only because they are sent again: ``sent``
+            makes another of it each time.
+        sizes: tokens of each as it is sent.
         kept: tokens of contexts that a guard keeps.
     """
 
     name: str
     requests: list[Request] = field(repr=False)
     contexts: Integers
+    alone: Bools
     sizes: Sizes
     kept: int
 
     @classmethod
     def of(cls, name: str, requests: list[Request], loaded: Loaded) -> _Traffic:
-        numbers: dict[tuple[int, ...], int] = {}
-        contexts = [
-            numbers.setdefault(loaded.contexts.ids(context or Context(), text), len(numbers))
-            for text, context in requests
-        ]
-        return cls(name, requests, np.array(contexts), sizes(loaded, requests), loaded.runtime.contexts_kept)
+        ids = [loaded.contexts.ids(context or Context(), text) for text, context in requests]
+        often = Counter(ids)
+        numbers = {context: number for number, context in enumerate(often)}
+        alone = np.array([len(context) > 0 and often[context] == 1 for context in ids])
+        sent = _numbered(requests, alone, len(requests), _FIRST_NUMBER)
+        contexts = np.array([numbers[context] for context in ids])
+        return cls(name, requests, contexts, alone, sizes(loaded, sent), loaded.runtime.contexts_kept)
+
+    def sent(self, number: int, first: int) -> list[Request]:
+        """So many requests, with contexts numbered from ``first`` on where they are to be new."""
+        return _numbered(self.requests, self.alone, number, first)
 
     def terms(self, first: int, served_by: Integers, workers: int) -> Floats:
         """Work of as many requests as there are in ``served_by``, the worker of each, beginning at the ``first``."""
-        order = np.arange(first - _BEFORE, first + len(served_by)) % len(self.requests)
-        all_served_by = np.concatenate([order[:_BEFORE] % workers, served_by])
-        new = new_contexts(self.contexts[order], self.sizes.context[order], all_served_by, self.kept)[_BEFORE:]
+        places = np.arange(first - _BEFORE, first + len(served_by))
+        order = places % len(self.requests)
+        rounds = places // len(self.requests) * len(self.requests)
+        contexts = self.contexts[order] + np.where(self.alone[order], rounds, 0)
+        all_served_by = np.concatenate([places[:_BEFORE] % workers, served_by])
+        new = new_contexts(contexts, self.sizes.context[order], all_served_by, self.kept)[_BEFORE:]
         order = order[_BEFORE:]
         return work_terms(self.sizes.context[order], self.sizes.text[order], self.sizes.windows[order], new)
 
@@ -117,6 +135,15 @@ class _Traffic:
             "context_tokens": {f"p{100 * p:g}": float(np.quantile(self.sizes.context, p)) for p in places},
             "share_of_new_contexts": float(self.stream(_STREAM, workers, 0)[:, TERMS.index("new context")].mean()),
         }
+
+
+def _numbered(requests: Sequence[Request], alone: Bools, number: int, first: int) -> list[Request]:
+    found = []
+    for i in range(number):
+        round_, place = divmod(i, len(requests))
+        text, context = requests[place]
+        found.append((text, numbered(context or Context(), first + round_) if alone[place] else context))
+    return found
 
 
 def run_size(
@@ -171,7 +198,7 @@ def run_size(
     guard = layout.guard()
     loaded = guard._loaded
     if traffic:
-        own = _Traffic.of("traffic log", from_log(traffic, _REQUESTS, seed), loaded)
+        own = _Traffic.of("traffic log", logged(traffic, _LOGGED, seed=seed), loaded)
     else:
         own = _Traffic.of(CHAT.name, CHAT.requests(_REQUESTS, seed), loaded)
     lengths = _Traffic.of("all lengths", spread(_REQUESTS, seed + 2), loaded)
@@ -221,6 +248,7 @@ def run_size(
         },
         "service": {
             "seconds": dict(zip(TERMS, fitted.seconds.tolist(), strict=True)),
+            "waking_seconds": fitted.waking,
             "slowdown": list(fitted.slowdown),
             "physical_cores": physical_cores(),
             "jitter": {f"p{q}": float(np.quantile(fitted.jitter, q / 100)) for q in (1, 10, 50, 90, 99)},
@@ -236,7 +264,7 @@ def run_size(
     return result
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class _Bench:
     """Load runs on started workers, and what the model says of them."""
 
@@ -245,11 +273,12 @@ class _Bench:
     seconds: float
     seed: int
     progress: Progress
+    next_number: int = _FIRST_NUMBER
 
     def busy(self, traffic: _Traffic) -> Run:
         """A run in which every worker is always busy."""
         self.progress(f"{traffic.name}: all workers busy, for {self.seconds / 6:.0f} s")
-        return closed_loop(self.started, traffic.requests, seconds=self.seconds / 6)
+        return closed_loop(self.started, self._sent(traffic, 2 * len(traffic.requests)), seconds=self.seconds / 6)
 
     def seconds_at(self, rate: float) -> float:
         """How long a run is."""
@@ -261,7 +290,14 @@ class _Bench:
         self.progress(f"{traffic.name}: {share:.0%} of capacity, {rate:,.1f} requests/s, for {seconds:.0f} s")
         seed = self.seed + round(1000 * share)
         warm_up = self.seconds / 12
-        return open_loop(self.started, traffic.requests, rate=rate, seconds=seconds, seed=seed, warm_up=warm_up)
+        requests = self._sent(traffic, len(arrivals(rate, warm_up + seconds, seed)))
+        return open_loop(self.started, requests, rate=rate, seconds=seconds, seed=seed, warm_up=warm_up)
+
+    def _sent(self, traffic: _Traffic, number: int) -> list[Request]:
+        """Requests of a run, in contexts that were in none before where they are to be new."""
+        requests = traffic.sent(number, self.next_number)
+        self.next_number += -(-number // len(traffic.requests))
+        return requests
 
     def check(
         self, model: ServiceModel, traffic: _Traffic, share: float, rate: float, fitted_to: Run | None = None
@@ -298,7 +334,7 @@ class _Bench:
         generator = np.random.default_rng((self.seed, repeat))
         services = model.draw(traffic.stream(number, self.workers, repeat), generator)
         due = arrivals(rate, 1.5 * number / rate + 100 / rate, self.seed + 7919 * (repeat + 1))[:number]
-        return simulate(due, services, model.slowdown)
+        return simulate(due, services, model.slowdown, model.waking)
 
 
 def physical_cores() -> int:

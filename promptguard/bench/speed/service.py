@@ -1,11 +1,12 @@
 """How long a request occupies a worker: fitted to load runs, for requests that were not in them.
 
 A request's work is linear in what the encoder does for it: a constant, one more where its context is new, tokens of
-text, tokens of a new context, and pairs of tokens that attend to each other. It takes longer while other workers are
-busy (``slowdown``), and what is left over, the jitter of the machine, is kept as it was measured and drawn from.
+text, tokens of a new context, and pairs of tokens that attend to each other; and a constant where its worker had
+nothing to do before (``waking``: the worker and its caches). It takes longer while other workers are busy
+(``slowdown``), and what is left over, the jitter of the machine, is kept as it was measured and drawn from.
 
 Fitted to is the whole time a request keeps a worker from the next one, from when it is due and the worker free to
-its verdict: waking up and taking over are in it.
+its verdict: being dispatched is in it.
 """
 
 from __future__ import annotations
@@ -41,11 +42,13 @@ class Observed:
     Attributes:
         terms: of shape (requests, terms), from ``work_terms``.
         occupied: seconds from when the request was due and its worker free to its verdict.
+        woken: 1 where its worker had nothing to do before, else 0.
         busy: share of that time in which 1, 2, … workers were busy, this one included; of shape (requests, workers).
     """
 
     terms: Floats
     occupied: Floats
+    woken: Floats
     busy: Floats
 
     @classmethod
@@ -68,7 +71,8 @@ class Observed:
             own = own[np.argsort(run.start[own])]
             free[own[1:]] = run.end[own[:-1]]
         begin = np.maximum(run.scheduled, free)
-        return cls(terms, run.end - begin, _shares(begin, run.end, workers))
+        woken = (run.scheduled > free).astype(np.float64)
+        return cls(terms, run.end - begin, woken, _shares(begin, run.end, workers))
 
 
 def _shares(begin: Floats, end: Floats, workers: int) -> Floats:
@@ -140,12 +144,14 @@ class ServiceModel:
 
     Attributes:
         seconds: for each of ``TERMS``.
+        waking: seconds more where the worker had nothing to do before.
         slowdown: for 1, 2, … busy workers, how many times longer work takes than alone.
         jitter: factor between measured and fitted time of each fitted request, by ``work``.
         work: fitted seconds of each of them, ascending.
     """
 
     seconds: Floats
+    waking: float
     slowdown: tuple[float, ...]
     jitter: Floats
     work: Floats
@@ -165,7 +171,7 @@ class ServiceModel:
         Raises:
             InputError: there are fewer than 100 requests.
         """
-        terms = np.concatenate([run.terms for run in runs])
+        terms = np.concatenate([np.column_stack([run.terms, run.woken]) for run in runs])
         occupied = np.concatenate([run.occupied for run in runs])
         busy = np.concatenate([run.busy for run in runs])
         if len(occupied) < 100:
@@ -185,8 +191,10 @@ class ServiceModel:
         seconds, rise = np.split(found.x, [terms.shape[1]])
         work = scaled @ seconds
         order = np.argsort(work, kind="stable")
+        *per_term, waking = (seconds / scale).tolist()
         return cls(
-            seconds=seconds / scale,
+            seconds=np.array(per_term),
+            waking=waking,
             slowdown=tuple((1 + shape @ rise).tolist()),
             jitter=np.exp(error(found.x))[order],
             work=work[order],

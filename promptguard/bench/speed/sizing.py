@@ -100,7 +100,7 @@ class Replica:
     def _latency(self, rate: float) -> Floats:
         """Seconds from arrival to verdict of a long run of requests."""
         times = arrivals(rate, 1.2 * _QUERIES / rate, self._seed)[:_QUERIES]
-        return simulate(times, self._services[: len(times)], self._model.slowdown)
+        return simulate(times, self._services[: len(times)], self._model.slowdown, self._model.waking)
 
     def p99_ms(self, rate: float) -> float | None:
         """The 99th percentile of latency in milliseconds; None where it would grow without end.
