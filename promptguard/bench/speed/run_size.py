@@ -45,10 +45,10 @@ SCHEMA = "promptguard-size-1"
 """What a result says it is; the number changes when its keys do."""
 
 FITTED_AT = (0.3, 0.6)
-"""Shares of the measured capacity."""
+"""Shares of the capacity that a closed loop shows; those of the checked runs are of the fitted model's."""
 
 OTHER_MIX_AT = 0.7
-"""Share of the other mix's capacity, which is predicted."""
+"""Share of the other mix's capacity."""
 
 AIM = 0.25
 """A prediction further off than this share of what was measured is not confirmed."""
@@ -219,7 +219,7 @@ def run_size(
         checks = [
             bench.check(fitted, own, share, share * capacity, run) for share, run in zip(FITTED_AT, fits, strict=True)
         ]
-        checks.append(bench.check(fitted, own, CHECKED_UTILISATION, CHECKED_UTILISATION * capacity))
+        checks.append(bench.check(fitted, own, CHECKED_UTILISATION, CHECKED_UTILISATION * replica.capacity))
         checks.append(bench.check(fitted, other, OTHER_MIX_AT, OTHER_MIX_AT * others.capacity))
         memory = [m for m in started.memory if m is not None]
         active = started.active_providers[0][0]
