@@ -178,8 +178,8 @@ class Bench:
         self._tell(scenario, workers.layout, mix, batch)
         plan = self.plan
         found = scenarios.streamed(workers, mix.requests, seconds=plan.seconds, warm_up=plan.warm_up, batch=batch)
-        if found["n"] and found[f"p{100 * share:g}_ms"] is None:
-            each = plan.seconds / found["n"]
+        if found[f"p{100 * share:g}_ms"] is None:
+            each = plan.seconds / max(1, found["n"])
             longer = min(plan.longest, 1.2 * scenarios.seconds_for(share, each))
             found = scenarios.streamed(workers, mix.requests, seconds=longer, warm_up=0, batch=batch)
         self._keep(scenario, workers, mix, batch, found)
