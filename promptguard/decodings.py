@@ -69,9 +69,10 @@ def _turned(name: str, base: View, spans: Sequence[tuple[int, int]]) -> View:
 # Lines of a wrapped blob are joined. Neither class holds the other's characters, so each match is one pass.
 _BASE64 = re.compile(r"(?<![A-Za-z0-9+/_\-])[A-Za-z0-9+/_\-]{12,}(?:\r?\n[A-Za-z0-9+/_\-]{4,})*={0,2}")
 _BASE64_PART = re.compile(r"[A-Za-z0-9]{12,}")
+# Digits come first and look back: re then skips to where one stands.
 _HEX = re.compile(r"(?<![\w\\])(?:(?:0x)?[0-9a-fA-F]{2}[ :,\-]{0,2}){8,}+")
-_DECIMAL = re.compile(r"(?<!\w)[0-9]{2,3}(?:[ ,]{1,2}[0-9]{2,3}){7,}(?!\w)")
-_BINARY = re.compile(r"(?<!\w)[01]{8}(?:[ ,]{0,2}[01]{8}){3,}(?!\w)")
+_DECIMAL = re.compile(r"[0-9](?<!\w.)[0-9]{1,2}(?:[ ,]{1,2}[0-9]{2,3}){7,}(?!\w)")
+_BINARY = re.compile(r"[01](?<!\w.)[01]{7}(?:[ ,]{0,2}[01]{8}){3,}(?!\w)")
 
 
 def _printable(data: bytes) -> str | None:
@@ -132,21 +133,31 @@ BLOBS: tuple[tuple[str, Callable[[str], list[Edit]]], ...] = (
     ("binary", _numbers(2, _BINARY, re.compile(r"[01]{8}"))),
 )
 
-# Endings and short words of English, under ROT13 and backwards, that hardly begin or end an English word.
+# Endings and short words of English, under ROT13 and backwards, that hardly begin or end an English word; in lower
+# case. Each alternative begins with a letter and looks back from there: re then skips to where one can begin.
 _ROT13_MARK = re.compile(
-    r"(?:gvba|vat|yl)f?\b|\b(?:gur|naq|lbhe?|nyy|vf|guvf|gung|sbe|jvgu|abg|pbqr|flfgrz|cebzcg|vtaber|erirny)\b", re.I
+    r"gvbaf?\b|vatf?\b|ylf?\b|"
+    + "|".join(
+        rf"{word}(?<!\w{word})\b"
+        for word in "gur naq lbh lbhe nyy vf guvf gung sbe jvgu abg pbqr flfgrz cebzcg vtaber erirny".split()
+    )
 )
 _REVERSED_MARK = re.compile(
-    r"\bs?(?:noit|gni)[a-z]|\b(?:eht|uoy|ruoy|lla|siht|taht|rof|htiw|morf|ton|tuo|dna|metsys|tpmorp|erongi|laever)\b",
-    re.I,
+    "|".join(rf"{ending}(?<!\w{ending})[a-z]" for ending in "noit gni snoit sgni".split())
+    + "|"
+    + "|".join(
+        rf"{word}(?<!\w{word})\b"
+        for word in "eht uoy ruoy lla siht taht rof htiw morf ton tuo dna metsys tpmorp erongi laever".split()
+    )
 )
 
 
 def _stretches(text: str, mark: re.Pattern[str], undo: Callable[[str], str], reader: Reader) -> list[tuple[int, int]]:
     """Stretches of a line whose words read better once undone: from the first such word to the last."""
     spans: list[tuple[int, int]] = []
+    lower = text.replace("\u0130", "i").lower()  # as long as the text: no other letter's lower case is two characters
     at = 0
-    while (hit := mark.search(text, at)) is not None and len(spans) < 64:
+    while (hit := mark.search(lower, at)) is not None and len(spans) < 64:
         start = max(text.rfind("\n", at, hit.start()) + 1, hit.start() - 2000, at)
         stop = text.find("\n", hit.end())
         at = min(len(text) if stop < 0 else stop + 1, hit.end() + 2000)

@@ -62,7 +62,7 @@ class Loaded:
         self.detectors: tuple[Detector, ...] = (Classifier(), Surface())
         if bundle.EXAMPLES in manifest["files"]:
             index = Index.load(opened.path(bundle.EXAMPLES), opened.path(bundle.VECTORS))
-            self.detectors += (Similarity(index, self.encode),)
+            self.detectors += (Similarity(index),)
         self.more_detectors = detectors
         self.matches = Matches(*matches, self.encode)
 

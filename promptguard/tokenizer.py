@@ -11,8 +11,8 @@ from __future__ import annotations
 import json
 import re
 from dataclasses import dataclass, field
+from functools import lru_cache
 from pathlib import Path
-from typing import Any
 
 from promptguard.errors import ModelCorrupt
 
@@ -22,6 +22,11 @@ UNK = 100
 PAD = 0
 _LONGEST_WORD = 64
 _SURROGATE = re.compile("[\ud800-\udfff]")
+_CONTROL = re.compile(r"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f]")  # what is dropped, of ASCII
+# Words and signs as the tokenizer that ``prepare`` writes sets them apart in ASCII. The pieces of one do not depend on
+# its neighbours: those of frequent words are kept, which is three times as fast as tokenizing the text.
+_ASCII_WORD = re.compile(rf"[a-z0-9]{{1,{_LONGEST_WORD}}}|[!-/:-@\[-`{{-~]")
+_WORDS_KEPT = 8192
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,30 +65,41 @@ class Tokenizer:
         self._backend.no_padding()
         # Kept by no file format: without it a text that spells [SEP] would yield a real separator.
         self._backend.encode_special_tokens = True
+        self._word = lru_cache(maxsize=_WORDS_KEPT)(self._word_uncached)
 
     def encode(self, text: str) -> Encoded:
         """Tokenize any string; surrogates yield no token, like other characters that show nothing."""
-        encoding = self._encoding(text)
-        ids = encoding.ids
-        words = encoding.word_ids
-        continues = [i > 0 and words[i] == words[i - 1] for i in range(len(ids))]
-        return Encoded(ids, encoding.offsets, continues)
+        if not text.isascii() or _CONTROL.search(text):
+            return Encoded(*self._tokens(text))
+        encoded = Encoded([], [], [])
+        for match in _ASCII_WORD.finditer(text.lower()):
+            start = match.start()
+            for token, (first, last), continues in self._word(match[0]):
+                encoded.ids.append(token)
+                encoded.offsets.append((start + first, start + last))
+                encoded.continues.append(continues)
+        return encoded
 
     def ids(self, text: str) -> list[int]:
         """Token ids of a text, without special tokens."""
-        ids: list[int] = self._encoding(text).ids
-        return ids
+        return self.encode(text).ids
 
     def pieces(self, text: str) -> int:
         """Number of tokens of a text; fewer a character means closer to language."""
-        return len(self._encoding(text))
+        return len(self.encode(text).ids)
 
-    def _encoding(self, text: str) -> Any:
+    def _word_uncached(self, word: str) -> tuple[tuple[int, tuple[int, int], bool], ...]:
+        return tuple(zip(*self._tokens(word), strict=True))
+
+    def _tokens(self, text: str) -> tuple[list[int], list[tuple[int, int]], list[bool]]:
+        """Ids, offsets, and whether each token continues a word."""
         try:
-            return self._backend.encode(text, add_special_tokens=False)
+            encoding = self._backend.encode(text, add_special_tokens=False)
         except (UnicodeEncodeError, TypeError):
             # It takes no surrogates. What stands for them keeps the offsets; the normalizer then drops it.
-            return self._backend.encode(_SURROGATE.sub("\ufffd", text), add_special_tokens=False)
+            encoding = self._backend.encode(_SURROGATE.sub("\ufffd", text), add_special_tokens=False)
+        words = encoding.word_ids
+        return encoding.ids, encoding.offsets, [i > 0 and word == words[i - 1] for i, word in enumerate(words)]
 
 
 def prepare(base: Path, target: Path) -> None:

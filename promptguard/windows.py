@@ -25,6 +25,7 @@ _SEAM_CHARACTERS = 200
 # Vowel signs and other marks of the scripts of South and South-East Asia: an uncased tokenizer drops them as if
 # they were accents, and a syllable without its vowel is not read.
 _MARKS = "".join(filter(lambda c: unicodedata.category(c) == "Mn", map(chr, range(0x0900, 0x1AB0))))
+_NO_LETTERS = bytes(code for code in range(128) if not chr(code).isalnum())
 _DROPPED = re.compile(rf"[^\W\d_]?[{_MARKS}]+")
 
 
@@ -91,10 +92,12 @@ def cut(
         offsets = [(a + start, b + start) for a, b in encoded.offsets] if start else encoded.offsets
         for first, last in _ranges(encoded.continues, window_tokens - 2, overlap_tokens):
             windows.append(Window((CLS, *encoded.ids[first:last], SEP), tuple(offsets[first:last])))
-        letters += sum(map(str.isalnum if part.isascii() else _is_letter, part))
         # Each unknown character is a piece of its own.
         unknown = {a for i, (a, _) in zip(encoded.ids, offsets, strict=True) if i == UNK and _is_letter(text[a])}
-        if not part.isascii():
+        if part.isascii():
+            letters += len(part.encode().translate(None, _NO_LETTERS))
+        else:
+            letters += sum(map(_is_letter, part))
             unknown.update(start + at for m in _DROPPED.finditer(part) for at in range(*m.span()))
         unreadable += sorted(unknown)
     whole = len(windows) <= max_windows and len(text) <= _TOKENIZE_CHARACTERS

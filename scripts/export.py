@@ -34,7 +34,7 @@ def main() -> None:
     parser.add_argument("--name", required=True)
     parser.add_argument("--version", required=True)
     parser.add_argument("--precision", default="int8", choices=("int8", "fp32", "fp16"))
-    parser.add_argument("--examples", type=int, default=1200, help="attack examples, and as many harmless ones")
+    parser.add_argument("--examples", type=int, default=250, help="attack examples, and as many harmless ones")
     parser.add_argument("--out", type=Path, required=True)
     arguments = parser.parse_args()
     model = PairEncoder(arguments.base)

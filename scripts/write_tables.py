@@ -16,7 +16,7 @@ from typing import Any
 
 ROOT = Path(__file__).parent.parent
 RESULTS = ROOT / "benchmarks" / "results"
-DOCS = ("model-card.md", "training-runs.md", "logs.md", "scale.md", "bench.md")
+DOCS = ("model-card.md", "training-runs.md", "logs.md", "scale.md", "options.md", "bench.md")
 PAGES = (ROOT / "README.md", *(ROOT / "docs" / name for name in DOCS))
 BASELINES = {
     "words of the text": "TF-IDF + logistic regression: text",
@@ -53,6 +53,7 @@ def main() -> None:
         "speed_throughput": speed_throughput(json.loads((RESULTS / "speed.json").read_text())),
         "size_checks": size_checks(json.loads((RESULTS / "size.json").read_text())),
         "size_answer": size_answer(json.loads((RESULTS / "size.json").read_text())),
+        "options": options(json.loads((RESULTS / "options.json").read_text())),
         "scan": scan(json.loads((RESULTS / "scan.json").read_text())),
         "scale": scale(json.loads((RESULTS / "scan.json").read_text())),
         "circumstances": circumstances(quality),
@@ -371,6 +372,37 @@ def speed_lengths(row: dict[str, Any]) -> list[str]:
 
 def number(value: float | None, digits: int = 2) -> str:
     return "–" if value is None else f"{value:,.{digits}f}"
+
+
+def options(result: dict[str, Any]) -> str:
+    """Times and quality of every option, what they belong to, and what was measured beside them."""
+    body = []
+    for row in result["options"]:
+        times = row["processor_milliseconds" if "thread" not in row["option"] else "milliseconds"]
+        quality = (f"{row['auroc']:.4f}", f"{row['decisions_changed']:.1%}", f"{row['mean_difference_in_risk']:.4f}")
+        body.append([row["option"], *(f"{times[run]:.1f}" for run in ("context", "64", "128", "254")), *quality])
+    head = ["option", "context, ms", "64 tokens", "128", "254", "AUROC", "decisions changed", "mean change of risk"]
+    made, lost = result["provenance"], result["saturation"]
+    lines = [
+        f"{made['date'][:10]}, {made['machine']['cpu']} ({made['machine']['cores']} cores), {result['model']}, weights "
+        f"{result['weights']}, {result['records']} records; `{made['command']}`.\n"
+        "Of two threads the time is the clock's.",
+        rows_of(head, body),
+        f"Saturating products would lose {lost['pairs_saturated']:.4%} of pairs and move {lost['results_moved']:.1%} "
+        f"of results, by {lost['mean_error_in_standard_deviations']:.2f} standard deviations on average.",
+    ]
+    if "first_stage" in result:
+        stage = result["first_stage"]
+        lines.append(
+            f"A first stage by words, set to miss at most one risky text in 200, lets {stage['benign_passed']:.1%} of "
+            f"benign texts pass, misses {stage['risky_missed']:.2%} of risky ones, in {stage['milliseconds']:.1f} ms."
+        )
+    if "texts_a_second" in result:
+        rates = result["texts_a_second"]
+        lines.append(
+            "Texts a second: " + ", ".join(f"{n.replace('_', ' ')} {rate:.0f}" for n, rate in rates.items()) + "."
+        )
+    return "\n\n".join(lines) + "\n"
 
 
 def scan(result: dict[str, Any]) -> str:

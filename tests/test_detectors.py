@@ -89,25 +89,14 @@ INDEX = Index.of([ATTACK, HARMLESS], vectors({"attack": EAST, "harmless": NORTH}
 
 
 def test_the_margin_is_how_much_nearer_the_attacks_are() -> None:
-    similar = Similarity(INDEX, vectors({}))
+    similar = Similarity(INDEX)
     signal = similar(evidence("x", {"vector": NORTH}, {"vector": NORTH_EAST}))
     assert signal.scores == {"margin": pytest.approx(0.6 - 0.8)}
     assert signal.detail == {"nearest": "a", "nearest_labels": ["fraud"], "cosine": 0.6}
 
 
-def test_the_distance_to_the_purpose_is_measured_only_where_there_is_one() -> None:
-    encode = vectors({"sell shoes": NORTH})
-    similar = Similarity(INDEX, encode)
-    for context in (Context(purpose="sell shoes"), Context(system_prompt="sell shoes")):
-        signal = similar(evidence("x", {"vector": NORTH_EAST}, context=context))
-        assert signal.scores is not None
-        assert signal.scores["purpose_distance"] == pytest.approx(0.25 - 0.8)
-    for context in (Context(), Context(purpose="  ")):
-        assert "purpose_distance" not in (similar(evidence("x", context=context)).scores or {})
-
-
 def test_another_encoder_reads_the_text_itself() -> None:
-    similar = Similarity(INDEX, vectors({"x": NORTH}), own_vectors=False)
+    similar = Similarity(INDEX, vectors({"x": NORTH}))
     signal = similar(evidence("x", {"vector": EAST}))
     assert signal.scores == {"margin": -1.0}
 
@@ -116,7 +105,7 @@ def test_several_neighbours_are_averaged() -> None:
     attacks = [Example(str(i), str(i), ("fraud",)) for i in range(4)]
     where = {"0": EAST, "1": EAST, "2": NORTH, "3": (-1.0, 0.0), "harmless": NORTH}
     index = Index.of([*attacks, HARMLESS], vectors(where))
-    signal = Similarity(index, vectors({}))(evidence("x", {"vector": EAST}))
+    signal = Similarity(index)(evidence("x", {"vector": EAST}))
     assert signal.scores == {"margin": pytest.approx(2 / 3)}
 
 

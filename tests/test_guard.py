@@ -98,7 +98,7 @@ def test_with_more_threads_a_run(tiny: Path, pairs: list[tuple[str, Context]], a
 def test_from_many_threads(tiny: Path, pairs: list[tuple[str, Context]], alone: list[str]) -> None:
     guard = Guard(tiny)  # not loaded yet: the threads race for that as well
     order = [*range(len(pairs))] * 4
-    with ThreadPoolExecutor(8) as pool:
+    with ThreadPoolExecutor(32) as pool:
         found = [*pool.map(lambda i: same(guard.analyze(*pairs[i])), order)]
     assert found == [alone[i] for i in order]
 

@@ -5,12 +5,12 @@ from pathlib import Path
 
 import pytest
 import tiny_bundle
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from promptguard import bundle
 from promptguard.errors import ModelCorrupt
-from promptguard.tokenizer import UNK, Tokenizer, prepare
+from promptguard.tokenizer import UNK, Encoded, Tokenizer, prepare
 
 SPECIAL = ("[SEP]", "[CLS]", "[PAD]", "[MASK]", "[UNK]", *(f"[unused{i}]" for i in (0, 1, 9, 14, 98, 99, 993)))
 FIRST_ORDINARY = 999
@@ -73,6 +73,18 @@ def test_a_picture_inside_a_word_hides_nothing_but_itself(tokenizer: Tokenizer, 
     assert [words[i] for i in tokenizer.ids("sun🙂flower")] == ["sun", "[UNK]", "flower"]
     for unknown in ("🙂", "漢", "ह", "𝔦"):
         assert tokenizer.ids(f"please ig{unknown}nore this").count(UNK) <= 1
+
+
+ascii_text = st.text(st.sampled_from([*map(chr, range(128)), *"  \n aeinrst"]), max_size=200)
+
+
+@settings(deadline=None, max_examples=300)
+@given(ascii_text)
+@example("a" * 64 + "b" * 64 + "!" * 70 + "c d" * 70)
+@example("[SEP] don't ##ing under_score 3.5% \tx\x0by\x00z")
+def test_word_by_word_is_what_the_whole_text_gives(text: str) -> None:
+    tokenizer = Tokenizer(tiny_bundle.TOKENIZER)
+    assert tokenizer.encode(text) == Encoded(*tokenizer._tokens(text))
 
 
 def test_no_run_is_too_long_to_be_read(tokenizer: Tokenizer) -> None:

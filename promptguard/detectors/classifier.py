@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import math
 
-import numpy as np
-
 from promptguard.detectors import Evidence
 from promptguard.intents import INTENTS, RISKY_INTENTS
 from promptguard.types import Signal
@@ -29,15 +27,18 @@ class Classifier:
         ``any_intent`` is the log-odds that at least one risky intent is there, were they independent; detail
         names the strongest view.
         """
-        logits = np.stack([reading.output.logits for reading in evidence.readings])
-        strongest = logits.max(axis=0)
-        scores = {name: float(value) for name, value in zip((*INTENTS, "risk"), strongest, strict=True)}
+        windows = [reading.output.logits.tolist() for reading in evidence.readings]
+        logits = dict(zip((*INTENTS, "risk"), zip(*windows, strict=True), strict=True))
+        scores = {name: max(values) for name, values in logits.items()}
         # The least over windows, not the most: a long text is out of scope only if all of it is.
-        out_of_scope = INTENTS.index("out_of_scope")
-        scores["out_of_scope"] = float(logits[:, out_of_scope].min())
+        scores["out_of_scope"] = min(logits["out_of_scope"])
         # -log(1 - p) summed over the intents; softplus keeps it finite.
-        none = sum(float(np.logaddexp(0.0, scores[name])) for name in RISKY_INTENTS)
+        none = sum(_softplus(scores[name]) for name in RISKY_INTENTS)
         scores["any_intent"] = none + math.log(-math.expm1(-max(none, _TINY)))
-        scores["log_windows"] = math.log(len(logits))
-        at = int(logits[:, -1].argmax())
+        scores["log_windows"] = math.log(len(windows))
+        at = logits["risk"].index(scores["risk"])
         return Signal(self.name, scores, {"view": evidence.readings[at].view.name, "window": at})
+
+
+def _softplus(x: float) -> float:
+    return max(x, 0.0) + math.log1p(math.exp(-abs(x)))

@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, TypeAlias
 
 from promptguard.detectors import Evidence
-from promptguard.detectors.similarity import Example, Index
+from promptguard.detectors.similarity import Example, Index, cosine
 from promptguard.detectors.surface import vocabulary
 from promptguard.types import Decision, Reason, Signal
 
@@ -77,7 +77,7 @@ class Matches:
 
 def _nearest(index: Index, vectors: Floats, among: str | None = None) -> tuple[Example, float]:
     """The example nearest to any of the vectors; with ``among`` only one nearly equal to that text counts."""
-    cosines = (vectors @ index.vectors.T).max(axis=0)
+    cosines = cosine(vectors, index.vectors).max(axis=0)
     if among is not None:
         cosines[[not nearly_equal(among, example.text) for example in index.examples]] = -1
     at = int(cosines.argmax())

@@ -1,11 +1,10 @@
-"""Nearest examples: how close a text is to attacks seen before, and to what the application is for."""
+"""Nearest examples: how close a text is to attacks seen before."""
 
 from __future__ import annotations
 
 import json
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -22,13 +21,6 @@ if TYPE_CHECKING:
 
 _NEIGHBOURS = 3
 """Nearest examples of each side that are averaged over."""
-
-_PURPOSE_CHARACTERS = 400
-"""Of a system prompt that stands in for the purpose: its first sentences say what the application is for."""
-
-_PURPOSE_COSINE = 0.25
-"""Likeness to the purpose that says nothing either way, so that a context without one scores 0. A choice, not a
-measurement."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -119,6 +111,10 @@ class Index:
         """Whether there are attacks and harmless texts."""
         return 0 < int(self.attacks.sum()) < len(self.examples)
 
+    def part(self, chosen: NDArray[np.bool_]) -> Index:
+        """The index of some of the examples."""
+        return Index(tuple(e for e, wanted in zip(self.examples, chosen, strict=True) if wanted), self.vectors[chosen])
+
     def save(self, rows: Path, vectors: Path) -> None:
         """Write the index as JSON Lines and 16-bit vectors."""
         lines = [
@@ -130,12 +126,12 @@ class Index:
 
 
 class Similarity:
-    """Compares a text with the index and with the application's purpose.
+    """Compares a text with the index.
 
     Args:
         index: attack and harmless examples, at least one of each.
-        encode: text to unit vector, used for purposes; and for the texts too if ``own_vectors`` is false.
-        own_vectors: take the vectors that the model's one pass gave for each window.
+        encode: text to unit vector, by the encoder the index was made with; None takes the vectors that the
+            model's one pass gave for each window.
 
     Raises:
         InputError: the index has no attack or no harmless example.
@@ -143,40 +139,41 @@ class Similarity:
 
     name = "similarity"
 
-    def __init__(self, index: Index, encode: Callable[[str], Floats], *, own_vectors: bool = True) -> None:
-        self._index = index
-        self._encode = encode
-        self._purpose = lru_cache(maxsize=1024)(encode)
-        self._own_vectors = own_vectors
-        self._attack = index.attacks
+    def __init__(self, index: Index, encode: Callable[[str], Floats] | None = None) -> None:
         if not index.has_both_sides:
             raise InputError("an index of examples needs attacks and harmless texts")
+        self._attacks, self._harmless = index.part(index.attacks), index.part(~index.attacks)
+        self._encode = encode
 
     def __call__(self, evidence: Evidence) -> Signal:
-        """Signal with ``margin`` (nearer to attacks than to harmless texts) and ``purpose_distance``."""
-        if self._own_vectors:
+        """Signal with ``margin``: how much nearer the text is to attacks than to harmless texts."""
+        if self._encode is None:
             vectors = np.stack([r.output.embedding for r in evidence.readings])
         else:
             vectors = self._encode(evidence.text)[None]
-        cosines = vectors @ self._index.vectors.T
-        attack, harmless = (_top(cosines[:, side]) for side in (self._attack, ~self._attack))
-        scores = {"margin": float((attack - harmless).max())}
-        purpose = evidence.context.purpose or evidence.context.system_prompt
-        if purpose and purpose.strip():
-            cosine = float((vectors @ self._purpose(purpose[:_PURPOSE_CHARACTERS])).max())
-            scores["purpose_distance"] = _PURPOSE_COSINE - cosine
-        at = int(np.where(self._attack, cosines.max(axis=0), -1).argmax())
-        nearest = self._index.examples[at]
+        cosines = cosine(vectors, self._attacks.vectors)
+        margins = _top(cosines) - _top(cosine(vectors, self._harmless.vectors))
+        nearest = int(cosines.argmax()) % len(self._attacks.examples)
+        example = self._attacks.examples[nearest]
         detail = {
-            "nearest": nearest.id,
-            "nearest_labels": list(nearest.labels),
-            "cosine": round(float(cosines[:, at].max()), 4),
+            "nearest": example.id,
+            "nearest_labels": list(example.labels),
+            "cosine": round(float(cosines[:, nearest].max()), 4),
         }
-        return Signal(self.name, scores, detail)
+        return Signal(self.name, {"margin": float(margins.max())}, detail)
+
+
+def cosine(vectors: Floats, others: Floats) -> Floats:
+    """Cosines of unit vectors, shape (vectors, others).
+
+    Not by ``@``: on products this small the threads of the library behind it cost more than they save.
+    """
+    cosines: Floats = np.vecdot(vectors[:, None], others)
+    return cosines
 
 
 def _top(cosines: Floats) -> Floats:
     """Mean of the nearest few, for each window."""
     count = min(_NEIGHBOURS, cosines.shape[1])
-    top: Floats = np.partition(cosines, -count, axis=1)[:, -count:].mean(axis=1)
+    top: Floats = np.partition(cosines, -count, axis=1)[:, -count:].sum(axis=1) / count
     return top

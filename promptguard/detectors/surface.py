@@ -11,13 +11,13 @@ import re
 from promptguard.detectors import Evidence
 from promptguard.types import Signal
 
-# One alternation of literals: linear. Stems an instruction to a model is likely to hold.
+# One alternation of literals: linear. Stems an instruction to a model is likely to hold, in lower case; each begins
+# with a letter, not with \b, so that re skips to where one can begin.
 _STEMS = re.compile(
     r"ignor|disregard|overrid|overrul|bypass|instruction|system prompt|assistant|you are now|pretend|jailbreak|"
     r"developer mode|reveal|password|secret|credential|api[ _-]?key|token|transfer|forward|send (?:it|this|all)|"
-    r"delete|sudo|execut|important:|note to (?:ai|the)|language model|chatgpt|\bllm\b|\bai\b|<!--|base64|"
-    r"anweisung|ignorier|instruc|olvida|oublie|ignora",
-    re.IGNORECASE,
+    r"delete|sudo|execut|important:|note to (?:ai|the)|language model|chatgpt|llm(?<!\wllm)\b|ai(?<!\wai)\b|<!--|"
+    r"base64|anweisung|ignorier|instruc|olvida|oublie|ignora"
 )
 
 
@@ -35,4 +35,4 @@ class Surface:
 
 def vocabulary(text: str) -> float:
     """Distinct attack stems in the first 100,000 characters of a text."""
-    return float(len({match.group().lower() for match in _STEMS.finditer(text[:100_000])}))
+    return float(len(set(_STEMS.findall(text[:100_000].lower()))))

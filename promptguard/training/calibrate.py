@@ -38,7 +38,6 @@ _MADE_HARD = frozenset({"carrier_twin", "carrier_quote", "user_twin", "user_quot
 """Kinds of composed records that stand beside an attack: contrast, though no group shares their text."""
 
 RISK_FEATURES = ("classifier.risk", "classifier.any_intent", "classifier.log_windows", "similarity.margin")
-SCOPE_FEATURES = ("classifier.out_of_scope", "similarity.purpose_distance")
 
 Row = Mapping[str, Any]
 Floats = NDArray[np.float64]
@@ -127,10 +126,10 @@ def calibrate(records: Sequence[Row], analyses: Sequence[Analysis], *, similarit
     flagged = risk >= thresholds["risk"]["balanced"]
     for intent in INTENTS:
         target = np.array([intent in r["labels"] for r in records])
-        chosen = list(SCOPE_FEATURES) if intent == "out_of_scope" else [f"classifier.{intent}"]
+        chosen = [f"classifier.{intent}"]
         rows = features(analyses, chosen)
         if target.all() or not target.any():  # nothing to fit: the logit as it is
-            fusion[intent] = _constants(chosen[:1], np.ones(1), 0.0)
+            fusion[intent] = _constants(chosen, np.ones(1), 0.0)
             thresholds["intents"][intent] = 0.5
             continue
         coefficients, bias = fit(rows, target, weight)

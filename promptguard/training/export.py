@@ -77,7 +77,9 @@ def read_weights(graph: Path) -> dict[str, NDArray[np.float32]]:
     Raises:
         InputError: the file is not such a graph.
     """
-    constants = {c.name: numpy_helper.to_array(c) for c in onnx.load(graph).graph.initializer}
+    whole = onnx.load(graph).graph
+    branches = [a.g for node in whole.node for a in node.attribute if a.type == onnx.AttributeProto.GRAPH]
+    constants = {c.name: numpy_helper.to_array(c) for part in (whole, *branches) for c in part.initializer}
     if "words.weight" not in constants:
         raise InputError(f"{graph.name} is not a graph of this library")
 

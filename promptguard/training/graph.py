@@ -6,12 +6,13 @@ one graph that serves both runs. Written by hand, the graph is what this file sa
 - a *context run* takes context ids and no past, and yields ``present_key_i`` and ``present_value_i``;
 - a *text run* takes text ids and a context's keys and values as past, and yields the heads.
 
-Context tokens never see text, so the first can be kept and used for every text in that context.
+Context tokens never see text, so the first can be kept and used for every text in that context. A context run
+ends with the last layer's keys and values: what only the heads need stands in a branch that it does not take.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any, Literal, TypeAlias
 
 import numpy as np
@@ -36,10 +37,13 @@ class _Graph:
         self.float_type = TensorProto.FLOAT16 if precision == "fp16" else TensorProto.FLOAT
         self.nodes: list[Any] = []
         self.constants: dict[str, Any] = {}
+        self._outer: dict[str, Any] = {}
+        self._made = 0
 
     def op(self, kind: str, inputs: list[str], outputs: int = 1, domain: str = "", **attributes: Any) -> list[str]:
         """Add a node; names of its outputs."""
-        names = [f"{kind.lower()}_{len(self.nodes)}_{i}" for i in range(outputs)]
+        names = [f"{kind.lower()}_{self._made}_{i}" for i in range(outputs)]
+        self._made += 1
         self.nodes.append(helper.make_node(kind, inputs, names, domain=domain, **attributes))
         return names
 
@@ -51,8 +55,23 @@ class _Graph:
         """Add an initializer, or write the one of this name again; its name."""
         if values.dtype == np.float32 and self.precision == "fp16":
             values = values.astype(np.float16)
-        self.constants[name] = numpy_helper.from_array(np.array(values, order="C"), name)
+        if name not in self._outer:
+            self.constants[name] = numpy_helper.from_array(np.array(values, order="C"), name)
         return name
+
+    def branch(self, name: str, results: list[Any], make: Callable[[], tuple[str, ...]]) -> Any:
+        """The nodes that ``make`` adds, as a graph of their own with its results under the names of ``results``.
+
+        What they need stands in it, too: onnxruntime makes 8-bit weights safe for older processors only where they
+        stand in the graph that uses them.
+        """
+        nodes, self.nodes = self.nodes, []
+        self._outer, self.constants = self.constants, {}
+        for source, result in zip(make(), results, strict=True):
+            self.nodes.append(helper.make_node("Cast", [source], [result.name], to=TensorProto.FLOAT))
+        made = helper.make_graph(self.nodes, name, [], results, list(self.constants.values()))
+        self.nodes, self.constants, self._outer = nodes, self._outer, {}
+        return made
 
     def linear(self, x: str, name: str, weight: NDArray[np.float32], bias: NDArray[np.float32]) -> str:
         """``x @ weight + bias``; weight is ``(in, out)``, in int8 with one scale a column."""
@@ -100,27 +119,35 @@ def build(weights: Weights, precision: Precision) -> Any:
     batched = precision != "int8"
     state = _embed(g, weights)
     bias = _attention_bias(g) if batched else ""
-    outputs: list[str] = []
+    for i in range(layers - 1):
+        state = _rest_of_layer(g, weights, i, state, _attention(g, weights, i, state, bias, heads))
+    seen = _attention(g, weights, layers - 1, state, bias, heads)
+    results = [
+        helper.make_tensor_value_info("logits", TensorProto.FLOAT, ["batch", len(weights["cls.bias"])]),
+        helper.make_tensor_value_info("span_logits", TensorProto.FLOAT, ["batch", "length"]),
+        helper.make_tensor_value_info("embedding", TensorProto.FLOAT, ["batch", hidden]),
+    ]
+
+    def text() -> tuple[str, ...]:
+        return _heads(g, weights, _rest_of_layer(g, weights, layers - 1, state, seen), batched)
+
+    def context() -> tuple[str, ...]:
+        empty = (("logits", (0, len(weights["cls.bias"]))), ("span_logits", (0, 0)), ("embedding", (0, hidden)))
+        return tuple(g.constant(f"no.{name}", np.zeros(shape, np.float32)) for name, shape in empty)
+
+    g.nodes.append(
+        helper.make_node(
+            "If",
+            [g.one("Cast", "segment", to=TensorProto.BOOL)],
+            [result.name for result in results],
+            then_branch=g.branch("text", results, text),
+            else_branch=g.branch("context", results, context),
+        )
+    )
     for i in range(layers):
-        state, present = _layer(g, weights, i, state, bias, heads)
-        outputs += present
-    named = dict(zip(("logits", "span_logits", "embedding"), _heads(g, weights, state, batched), strict=True))
-    for i in range(layers):
-        named[f"present_key_{i}"], named[f"present_value_{i}"] = outputs[2 * i : 2 * i + 2]
-    shapes: dict[str, list[str | int | None]] = {
-        "logits": ["batch", len(weights["cls.bias"])],
-        "span_logits": ["batch", "length"],
-        "embedding": ["batch", hidden],
-    }
-    results = []
-    for name, source in named.items():
-        if precision == "fp16" and not name.startswith("present"):
-            g.nodes.append(helper.make_node("Cast", [source], [name], to=TensorProto.FLOAT))
-        else:
-            g.nodes.append(helper.make_node("Identity", [source], [name]))
-        kind = g.float_type if name.startswith("present") else TensorProto.FLOAT
-        shape = shapes.get(name, ["batch", heads, "total", _HEAD_SIZE])
-        results.append(helper.make_tensor_value_info(name, kind, shape))
+        for part in ("key", "value"):
+            shape: list[str | int | None] = ["batch", heads, "total", _HEAD_SIZE]
+            results.append(helper.make_tensor_value_info(f"present_{part}_{i}", g.float_type, shape))
     graph = helper.make_graph(
         g.nodes, "promptguard", _inputs(g, layers, heads, batched), results, list(g.constants.values())
     )
@@ -201,43 +228,46 @@ def _attention_bias(g: _Graph) -> str:
     return g.one("Expand", wide, shape)
 
 
-def _layer(g: _Graph, weights: Weights, i: int, x: str, bias: str, heads: int) -> tuple[str, list[str]]:
-    """One transformer layer: its output, and its keys and values as they leave the graph."""
+def _attention(g: _Graph, weights: Weights, i: int, x: str, bias: str, heads: int) -> str:
+    """What a layer's tokens see of each other and of the past; its keys and values leave the graph."""
+    parts = [f"encoder.encoder.layer.{i}.attention.self.{p}." for p in ("query", "key", "value")]
+    qkv = g.linear(
+        x,
+        f"{i}.qkv",
+        np.concatenate([weights[p + "weight"].T for p in parts], axis=1),
+        np.concatenate([weights[p + "bias"] for p in parts]),
+    )
+    q, k, v = g.op("Split", [qkv], 3, axis=-1)
+    inputs = [q, k, v, "", "", bias, f"past_key_{i}", f"past_value_{i}"]
+    seen = [f"seen_{i}", f"present_key_{i}", f"present_value_{i}"]
+    g.nodes.append(helper.make_node("MultiHeadAttention", inputs, seen, domain=_MS, num_heads=heads))
+    return seen[0]
+
+
+def _rest_of_layer(g: _Graph, weights: Weights, i: int, x: str, seen: str) -> str:
+    """A transformer layer after its attention: its output."""
     prefix = f"encoder.encoder.layer.{i}."
 
     def get(name: str) -> NDArray[np.float32]:
         return weights[prefix + name]
 
-    parts = [f"attention.self.{p}." for p in ("query", "key", "value")]
-    qkv = g.linear(
-        x,
-        f"{i}.qkv",
-        np.concatenate([get(p + "weight").T for p in parts], axis=1),
-        np.concatenate([get(p + "bias") for p in parts]),
-    )
-    q, k, v = g.op("Split", [qkv], 3, axis=-1)
-    inputs = [q, k, v, "", "", bias, f"past_key_{i}", f"past_value_{i}"]
-    seen, key, value = g.op("MultiHeadAttention", inputs, 3, domain=_MS, num_heads=heads)
     out = g.linear(seen, f"{i}.out", get("attention.output.dense.weight").T, get("attention.output.dense.bias"))
     x = _normed(
         g, out, x, f"{i}.norm1", get("attention.output.LayerNorm.weight"), get("attention.output.LayerNorm.bias")
     )
     up = g.linear(x, f"{i}.up", get("intermediate.dense.weight").T, get("intermediate.dense.bias"))
     down = g.linear(g.one("Gelu", up, domain=_MS), f"{i}.down", get("output.dense.weight").T, get("output.dense.bias"))
-    return _normed(g, down, x, f"{i}.norm2", get("output.LayerNorm.weight"), get("output.LayerNorm.bias")), [key, value]
+    return _normed(g, down, x, f"{i}.norm2", get("output.LayerNorm.weight"), get("output.LayerNorm.bias"))
 
 
 def _normed(g: _Graph, x: str, skip: str, name: str, weight: NDArray[np.float32], bias: NDArray[np.float32]) -> str:
     """Layer norm of ``x + skip``."""
-    return g.one(
-        "SkipLayerNormalization",
-        x,
-        skip,
-        g.constant(f"{name}.weight", weight),
-        g.constant(f"{name}.bias", bias),
-        domain=_MS,
-        epsilon=_EPSILON,
-    )
+    w, b = g.constant(f"{name}.weight", weight), g.constant(f"{name}.bias", bias)
+    if g.precision == "fp16":
+        return g.one("SkipLayerNormalization", x, skip, w, b, domain=_MS, epsilon=_EPSILON)
+    # onnxruntime's fused operator is slow on a processor, five times as long as the two. An Add would be fused into
+    # it again, a Sum is not.
+    return g.one("LayerNormalization", g.one("Sum", x, skip), w, b, axis=-1, epsilon=_EPSILON)
 
 
 def _heads(g: _Graph, weights: Weights, x: str, batched: bool) -> tuple[str, str, str]:
