@@ -512,9 +512,7 @@ def speed(
     from promptguard.terminal import console
     from promptguard.terminal_speed import show_speed
 
-    for path in (out, html):
-        if path is not None and not path.absolute().parent.is_dir():
-            raise InputError(f"there is no folder for {path}")
+    _folders_exist(out, html)
     result = run_speed(
         plan=FULL if full else QUICK,
         model=model,
@@ -535,6 +533,65 @@ def speed(
         _print_json(result)
     else:
         show_speed(console(), result)
+
+
+@bench_app.command()
+def size(
+    rps: Annotated[float, typer.Option(metavar="N", help="Requests a second.")],
+    slo_ms: Annotated[float, typer.Option(metavar="MS", help="Time for 99 % of the answers.")],
+    traffic: Annotated[
+        list[str] | None, typer.Option(metavar="LOG", help="Send the requests of your log; may be repeated.")
+    ] = None,
+    price: Annotated[str | None, typer.Option(metavar="AMOUNT/h", help="Of a machine like this one: 0.12/h.")] = None,
+    headroom: Annotated[float, typer.Option(metavar="SHARE", help="Room for that much more load.")] = 0.25,
+    replicas_min: Annotated[int, typer.Option(metavar="N", help="With 2, one may fail.")] = 2,
+    model: Model = None,
+    provider: Annotated[str, typer.Option(metavar="NAME", help="cpu, cuda, tensorrt or openvino.")] = "cpu",
+    workers: Annotated[
+        int | None, typer.Option(metavar="N", help="Processes of a replica; by default one a core.")
+    ] = None,
+    threads: Annotated[int, typer.Option(metavar="N", help="Threads for one run of the model.")] = 1,
+    seconds: Annotated[float, typer.Option(metavar="S", help="Of each of the four load runs.")] = 60.0,
+    seed: Annotated[int, typer.Option(help="Of requests, arrivals and simulation.")] = 0,
+    out: Annotated[Path | None, typer.Option(metavar="JSON", help="Where the result goes.")] = None,
+    html: Annotated[Path | None, typer.Option(metavar="FILE", help="Where a page with plots goes.")] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Tell what hardware a load needs: measured here, predicted, and checked with load runs."""
+    from promptguard.bench.speed import sizing
+
+    demand = sizing.Demand(rps, slo_ms, headroom, replicas_min, None if price is None else sizing.price(price))
+    from promptguard.bench.speed import size_page
+    from promptguard.bench.speed.run_size import run_size
+    from promptguard.terminal import console
+    from promptguard.terminal_size import show_size
+
+    _folders_exist(out, html)
+    result = run_size(
+        demand,
+        model=model,
+        provider=provider,
+        workers=workers,
+        threads=threads,
+        traffic=traffic or (),
+        seconds=seconds,
+        seed=seed,
+        out=out,
+        command=sys.argv,
+        progress=lambda said: typer.echo(said, err=True),
+    )
+    if html is not None:
+        html.write_text(size_page.render(result), encoding="utf-8")
+    if as_json:
+        _print_json(result)
+    else:
+        show_size(console(), result)
+
+
+def _folders_exist(*files: Path | None) -> None:
+    for path in files:
+        if path is not None and not path.absolute().parent.is_dir():
+            raise InputError(f"there is no folder for {path}")
 
 
 @bench_app.command()

@@ -135,6 +135,11 @@ class Runtime:
         self._cached_bytes = 0
 
     @property
+    def contexts_kept(self) -> int:
+        """Tokens of contexts whose keys and values are kept, all contexts together."""
+        return int(self._cache_bytes // sum(k.shape[1] * k.shape[3] * k.itemsize for k in self._nothing))
+
+    @property
     def batches(self) -> bool:
         """Whether several windows are best run together.
 

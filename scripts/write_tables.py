@@ -60,6 +60,8 @@ def main() -> None:
         "options": options(json.loads((RESULTS / "options.json").read_text())),
         "speed_streams": speed_streams(json.loads((RESULTS / "speed.json").read_text())),
         "speed_throughput": speed_throughput(json.loads((RESULTS / "speed.json").read_text())),
+        "size_checks": size_checks(json.loads((RESULTS / "size.json").read_text())),
+        "size_answer": size_answer(json.loads((RESULTS / "size.json").read_text())),
         "scan": scan(json.loads((RESULTS / "scan.json").read_text())),
         "workers": workers(json.loads((RESULTS / "workers.json").read_text())),
         "million": million(RESULTS / "million.json"),
@@ -488,6 +490,48 @@ def speed_lengths(row: dict[str, Any]) -> list[str]:
     provider = row["active_provider"].removesuffix("ExecutionProvider")
     setting = f"{row['precision']}, {provider}, {row['workers']} × {row['threads']} threads{callers}"
     return [str(row["text_tokens"]) if known else "log", context, setting]
+
+
+def size_checks(result: dict[str, Any]) -> str:
+    """Predicted and measured 99th percentiles, and what the figures belong to."""
+    body = [
+        [
+            check["mix"],
+            f"{check['utilisation']:.0%}",
+            f"{check['rps']:,.1f}",
+            f"{check['queries']:,}",
+            number(check["p99"]["predicted_ms"], 1),
+            number(check["p99"]["measured_ms"], 1),
+            "–" if check["error"] is None else f"{check['error']:+.0%}",
+            "fitted to" if check["fitted"] else "not seen before",
+        ]
+        for check in result["checks"]
+    ]
+    head = ["requests", "of capacity", "a second", "sent", "p99 predicted, ms", "p99 measured, ms", "error", "run"]
+    made, machine = result["provenance"], result["provenance"]["machine"]
+    load = "not known" if machine["load"] is None else f"{machine['load']:.1f}"
+    return (
+        f"{made['date'][:10]}, {machine['cpu']} ({machine['cores']} cores, load {load} before the start), "
+        f"{result['settings']['model']}; `{made['command']}`\n\n" + rows_of(head, body)
+    )
+
+
+def size_answer(result: dict[str, Any]) -> str:
+    """What loads need."""
+    body = [
+        [
+            f"{load['rps']:,g}",
+            f"{load['replicas']:,}",
+            f"{load['workers']:,}",
+            "–" if load["memory_bytes"] is None else f"{load['memory_bytes'] / 1e9:.1f}",
+            number(load["p99_ms"], 1),
+            number(load["cost_a_month"]),
+            number(load["cost_a_million_requests"]),
+        ]
+        for load in result["loads"]
+    ]
+    head = ["requests a second", "replicas", "workers", "memory, GB", "p99, ms", "a month", "a million prompts"]
+    return rows_of(head, body)
 
 
 def number(value: float | None, digits: int = 2) -> str:

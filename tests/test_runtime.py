@@ -195,3 +195,13 @@ def test_the_engine_starts_without_its_telemetry() -> None:
     # An uploader would be a second thread; numpy is told to start none.
     quiet = {"OPENBLAS_NUM_THREADS": "1", "OMP_NUM_THREADS": "1"}
     assert run_python(TELEMETRY, **quiet) == "1"
+
+
+def test_contexts_kept_is_what_the_cache_holds(tiny: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    model = opened(tiny)
+    monkeypatch.setattr(runtime, "_CACHE_BYTES", 50_000)
+    size = model.contexts_kept // 3
+    contexts = [tuple(range(1000 + i, 1000 + i + size)) for i in range(4)]
+    for context in contexts:
+        model.run(context, WINDOW)
+    assert list(model._contexts) == contexts[1:]

@@ -133,7 +133,6 @@ class Workers:
     Attributes:
         layout: as given.
         active_providers: what onnxruntime really runs the model on, in each process.
-        memory: resident bytes of each process after its first analysis; None where that is not known.
 
     Raises:
         InputError: a number in the layout is below 1.
@@ -145,7 +144,6 @@ class Workers:
             raise InputError("processes, callers and threads must be at least 1")
         self.layout = layout
         self.active_providers: list[tuple[str, ...]] = []
-        self.memory: list[int | None] = []
         self._pipes: list[Connection] = []
         self._processes: list[Any] = []
         self._sent: Sequence[Request] | None = None
@@ -164,9 +162,7 @@ class Workers:
             self._pipes.append(pipe)
             self._processes.append(process)
         try:
-            for providers, memory in self._answers():
-                self.active_providers.append(providers)
-                self.memory.append(memory)
+            self.active_providers += self._answers()
         except BaseException:
             self.__exit__()
             raise
@@ -181,6 +177,11 @@ class Workers:
                 process.terminate()
                 process.join()
         self._pipes, self._processes = [], []
+
+    @property
+    def memory(self) -> list[int | None]:
+        """Resident bytes of each process now; None where that is not known."""
+        return [resident_memory(process.pid) for process in self._processes]
 
     def run(
         self,
@@ -344,7 +345,7 @@ def _work(pipe: Connection, taken: Any, layout: Layout) -> None:
         threadpool_limits(layout.threads, "blas")
         guard = layout.guard()
         guard.analyze("warm up")
-        pipe.send((guard._loaded.runtime.active_providers, resident_memory()))
+        pipe.send(guard._loaded.runtime.active_providers)
         requests: Sequence[Request] = ()
         while True:
             job: _Job = pipe.recv()
@@ -399,10 +400,10 @@ def _drive(
     return rows
 
 
-def resident_memory() -> int | None:
-    """Resident bytes of this process; None where the system does not say."""
+def resident_memory(process: int | None = None) -> int | None:
+    """Resident bytes of a process, by default of this one; None where the system does not say."""
     try:
-        lines = Path("/proc/self/status").read_text(encoding="ascii", errors="replace").splitlines()
+        lines = Path(f"/proc/{process or 'self'}/status").read_text(encoding="ascii", errors="replace").splitlines()
     except OSError:
         return None
     sizes = (line.split()[1] for line in lines if line.startswith("VmRSS:"))

@@ -31,22 +31,6 @@ def render(result: Mapping[str, Any]) -> str:
     Returns:
         HTML.
     """
-    here = Path(__file__).parent
-    environment = Environment(
-        loader=FileSystemLoader([here, Path(charts.__file__).parent]),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    environment.filters |= {
-        "number": lambda value: "–" if value is None else f"{value:,.0f}",
-        "figure": lambda value: "–" if value is None else f"{value:,.2f}",
-        "megabytes": lambda value: "–" if value is None else f"{value / 1e6:,.1f}",
-        "context": _context,
-        "setting": _setting,
-        "middle": lambda values: sorted(values)[len(values) // 2],
-    }
     rows = {
         name: [row for row in result["rows"] if row["scenario"] == name]
         for name in ("single-stream", "multi-stream", "offline", "server", "stages")
@@ -58,13 +42,44 @@ def render(result: Mapping[str, Any]) -> str:
         "offline": _offline(rows["offline"]),
         "server": _server(rows["server"]),
     }
-    return environment.get_template("speed.html.jinja").render(
-        r=result,
-        rows=rows,
-        charts={name: Markup(chart) for name, chart in drawn.items()},  # noqa: S704 - numbers and escaped text
-        stages=STAGES,
-        main=_main(rows["single-stream"]),
+    return (
+        environment()
+        .get_template("speed.html.jinja")
+        .render(
+            r=result,
+            rows=rows,
+            charts={name: markup(chart) for name, chart in drawn.items()},
+            stages=STAGES,
+            main=_main(rows["single-stream"]),
+        )
     )
+
+
+def environment() -> Environment:
+    """Where the templates of the pages are, and the filters they use."""
+    made = Environment(
+        loader=FileSystemLoader([Path(__file__).parent, Path(charts.__file__).parent]),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    made.filters |= {
+        "number": lambda value: "–" if value is None else f"{value:,.0f}",
+        "figure": lambda value: "–" if value is None else f"{value:,.2f}",
+        "tenths": lambda value: "–" if value is None else f"{value:,.1f}",
+        "percent": lambda value: "–" if value is None else f"{value:,.0%}",
+        "megabytes": lambda value: "–" if value is None else f"{value / 1e6:,.1f}",
+        "context": _context,
+        "setting": _setting,
+        "middle": lambda values: sorted(values)[len(values) // 2],
+    }
+    return made
+
+
+def markup(chart: str) -> Markup:
+    """A chart, to stand in a page as it is."""
+    return Markup(chart)  # noqa: S704 - numbers and escaped text
 
 
 def _main(rows: Sequence[Row]) -> Row:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import math
 import tempfile
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, TypeAlias, cast
@@ -380,7 +380,7 @@ def run_speed(
         "rows": bench.rows,
     }
     if out is not None:
-        out.write_text(_lines(result), encoding="utf-8")
+        out.write_text(lines(result, "rows"), encoding="utf-8")
     return result
 
 
@@ -493,11 +493,16 @@ def _beside(row: dict[str, Any], operations: float, ceiling: float, layout: Layo
     return {"at_ceiling_texts_per_second": most, "times_ceiling": most / texts if texts else None}
 
 
-def _lines(result: dict[str, Any]) -> str:
-    """The result as JSON, a row a line: a thousand samples on a line each would help nobody."""
-    head = json.dumps({key: value for key, value in result.items() if key != "rows"}, indent=1, allow_nan=False)
-    rows = ",\n  ".join(json.dumps(row, allow_nan=False) for row in result["rows"])
-    return head.removesuffix("\n}") + f',\n "rows": [\n  {rows}\n ]\n}}\n'
+def lines(result: Mapping[str, Any], rows: str) -> str:
+    """The result as JSON, a row a line: a thousand samples on a line each would help nobody.
+
+    Args:
+        result: JSON-ready.
+        rows: key of the rows.
+    """
+    head = json.dumps({key: value for key, value in result.items() if key != rows}, indent=1, allow_nan=False)
+    found = ",\n  ".join(json.dumps(row, allow_nan=False) for row in result[rows])
+    return head.removesuffix("\n}") + f',\n "{rows}": [\n  {found}\n ]\n}}\n'
 
 
 def _described(log: Mix) -> dict[str, Any]:
