@@ -3,8 +3,8 @@
     python benchmarks/latency.py --out benchmarks/results/latency.json
 
 Each length is measured twice: a context never seen before, and the same context again. The ceiling is the
-rate of a large 8-bit matrix product through the same engine in the same run; the model's time at the ceiling is
-its operations, for the tokens really run, at that rate.
+rate of the model's own 8-bit matrix products through the same engine in the same run; the model's time at the
+ceiling is its operations, for the tokens really run, at that rate.
 """
 
 from __future__ import annotations
@@ -17,12 +17,10 @@ import time
 from pathlib import Path
 
 import numpy as np
-import onnx
-from onnx import TensorProto, helper, numpy_helper
 
 from promptguard import Context, Guard
 from promptguard.bench.provenance import provenance
-from promptguard.runtime import onnxruntime  # with its telemetry switched off
+from promptguard.bench.speed.ceiling import Shape, highest, product_rates
 
 LENGTHS = ((0, 16), (0, 60), (0, 128), (120, 60), (120, 128), (120, 250), (180, 60))
 RUNS = 60
@@ -38,32 +36,8 @@ def words(count: int, seed: int) -> str:
 
 
 def ceiling() -> float:
-    """Operations a second of a 1536-cubed 8-bit product on one thread, best of several."""
-    size = 1536
-    generator = np.random.default_rng(0)
-    weight = numpy_helper.from_array(generator.integers(-127, 127, (size, size)).astype(np.int8), "w")
-    scale = numpy_helper.from_array(np.ones(size, np.float32), "s")
-    zero = numpy_helper.from_array(np.zeros(size, np.int8), "z")
-    node = helper.make_node("DynamicQuantizeMatMul", ["x", "w", "s", "z"], ["y"], domain="com.microsoft")
-    graph = helper.make_graph(
-        [node],
-        "ceiling",
-        [helper.make_tensor_value_info("x", TensorProto.FLOAT, [size, size])],
-        [helper.make_tensor_value_info("y", TensorProto.FLOAT, [size, size])],
-        [weight, scale, zero],
-    )
-    opsets = [helper.make_opsetid("", 17), helper.make_opsetid("com.microsoft", 1)]
-    model = helper.make_model(graph, opset_imports=opsets, ir_version=9)
-    options = onnxruntime.SessionOptions()
-    options.intra_op_num_threads = 1
-    session = onnxruntime.InferenceSession(onnx.ModelProto.SerializeToString(model), options)
-    x = generator.standard_normal((size, size), np.float32)
-    times = []
-    for _ in range(12):
-        began = time.perf_counter()
-        session.run(None, {"x": x})
-        times.append(time.perf_counter() - began)
-    return 2 * size**3 / min(times[2:])
+    """Operations a second of the model's own 8-bit products on one thread, at the best of several lengths."""
+    return highest(product_rates(Shape(LAYERS, HIDDEN), 1))
 
 
 def operations(context: int, text: int, *, context_run: bool) -> float:

@@ -95,7 +95,9 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
 )
 model_app = typer.Typer(help="What a model bundle is, and the same model in another precision.", no_args_is_help=True)
-bench_app = typer.Typer(help="How good the verdicts are, on your own records.", no_args_is_help=True)
+bench_app = typer.Typer(
+    help="How good the verdicts are on your records, how fast on your machine.", no_args_is_help=True
+)
 app.add_typer(model_app, name="model")
 app.add_typer(bench_app, name="bench")
 
@@ -478,6 +480,81 @@ def quality(
 
 def _progress(done: int, total: int) -> None:
     typer.echo(f"\r{done:,} of {total:,}", err=True, nl=done >= total)
+
+
+@bench_app.command()
+def speed(
+    full: Annotated[bool, typer.Option("--full/--quick", help="All axes, below 30 minutes; or below one.")] = False,
+    model: Model = None,
+    precision: Annotated[
+        list[str] | None,
+        typer.Option(metavar="|".join(_PRECISIONS), help="Also the same model so; may be repeated. --full: all."),
+    ] = None,
+    provider: Annotated[str, typer.Option(metavar="NAME", help="cpu, cuda, tensorrt or openvino.")] = "cpu",
+    workers: Annotated[
+        int | None, typer.Option(metavar="N", help="Processes of the offline and server scenarios.")
+    ] = None,
+    threads: Annotated[int, typer.Option(metavar="N", help="Threads for one run of the model.")] = 1,
+    traffic: Annotated[
+        list[str] | None, typer.Option(metavar="LOG", help="Take texts and contexts from your log; may be repeated.")
+    ] = None,
+    slo_ms: Annotated[float, typer.Option(metavar="MS", help="Time for 99 % of a server's answers.")] = 50.0,
+    seed: Annotated[int, typer.Option(help="Of texts and arrivals.")] = 0,
+    out: Annotated[
+        Path | None, typer.Option(metavar="JSON", help="Where the result goes, raw samples included.")
+    ] = None,
+    html: Annotated[Path | None, typer.Option(metavar="FILE", help="Where a page with plots goes.")] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Measure how fast this machine gives verdicts."""
+    from promptguard.bench.speed import page
+    from promptguard.bench.speed.run_speed import FULL, QUICK, run_speed
+    from promptguard.terminal import console
+    from promptguard.terminal_speed import show_speed
+
+    for path in (out, html):
+        if path is not None and not path.absolute().parent.is_dir():
+            raise InputError(f"there is no folder for {path}")
+    result = run_speed(
+        plan=FULL if full else QUICK,
+        model=model,
+        provider=provider,
+        workers=workers,
+        threads=threads,
+        precisions=precision or (),
+        traffic=traffic or (),
+        slo_ms=slo_ms,
+        seed=seed,
+        out=out,
+        command=["promptguard", *sys.argv[1:]],
+        progress=lambda said: typer.echo(said, err=True),
+    )
+    if html is not None:
+        html.write_text(page.render(result), encoding="utf-8")
+    if as_json:
+        _print_json(result)
+    else:
+        show_speed(console(), result)
+
+
+@bench_app.command()
+def compare(
+    a: Annotated[Path, typer.Argument(metavar="A.json", help="A result of promptguard bench speed.")],
+    b: Annotated[Path, typer.Argument(metavar="B.json", help="Another: its times stand over A's.")],
+    force: Annotated[bool, typer.Option("--force", help="Compare results of different machines.")] = False,
+    as_json: AsJson = False,
+) -> None:
+    """Compare two measurements of speed, row by row, with intervals."""
+    from promptguard.bench.speed.compare import compare as compared
+    from promptguard.bench.speed.compare import read_result
+    from promptguard.terminal import console
+    from promptguard.terminal_speed import show_comparison
+
+    found = compared(read_result(a), read_result(b), force=force)
+    if as_json:
+        _print_json(found)
+    else:
+        show_comparison(console(), found)
 
 
 # --- logs ---------------------------------------------------------------------------------------

@@ -10,13 +10,14 @@ from __future__ import annotations
 import json
 import math
 import re
+import statistics
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 ROOT = Path(__file__).parent.parent
 RESULTS = ROOT / "benchmarks" / "results"
-DOCS = ("model-card.md", "training-runs.md", "logs.md", "scale.md", "options.md")
+DOCS = ("model-card.md", "training-runs.md", "logs.md", "scale.md", "options.md", "bench.md", "speed.md")
 PAGES = (ROOT / "README.md", *(ROOT / "docs" / name for name in DOCS))
 BASELINES = {
     "words of the text": "TF-IDF + logistic regression: text",
@@ -32,6 +33,7 @@ def main() -> None:
     quality = json.loads((RESULTS / "quality.json").read_text())
     withheld = json.loads((RESULTS / "ablations.json").read_text())
     others = json.loads((RESULTS / "peers.json").read_text())
+    side_by_side = json.loads((RESULTS / "architectures.json").read_text())
     tables = {
         "sources": slices(quality, "source", least=1),
         "intents": intents(quality),
@@ -49,7 +51,15 @@ def main() -> None:
         "ablations": ablation(withheld),
         "ablations_circumstances": circumstances(withheld),
         "latency": latency(json.loads((RESULTS / "latency.json").read_text())),
+        "architectures": architectures(side_by_side),
+        "architectures_targets": architectures_targets(side_by_side),
+        "architectures_context": architectures_context(side_by_side),
+        "architectures_engines": architectures_engines(side_by_side),
+        "architectures_circumstances": architectures_circumstances(side_by_side),
+        "concurrency": concurrency(json.loads((RESULTS / "concurrency.json").read_text())),
         "options": options(json.loads((RESULTS / "options.json").read_text())),
+        "speed_streams": speed_streams(json.loads((RESULTS / "speed.json").read_text())),
+        "speed_throughput": speed_throughput(json.loads((RESULTS / "speed.json").read_text())),
         "scan": scan(json.loads((RESULTS / "scan.json").read_text())),
         "workers": workers(json.loads((RESULTS / "workers.json").read_text())),
         "million": million(RESULTS / "million.json"),
@@ -278,6 +288,129 @@ def latency(result: dict[str, Any]) -> str:
     return rows_of(["text tokens", "context tokens", "context", "median ms", "10–90 %", "times the ceiling"], body)
 
 
+def architectures(result: dict[str, Any]) -> str:
+    """Everybody through onnxruntime without context: milliseconds, and how many times ours."""
+    times = {
+        (row["precision"], row["timed"], row["name"], row["tokens"]): f"{row['median_ms']:.1f}"
+        for row in result["rows"]
+        if row["engine"] == "onnxruntime" and row["context"] == "none"
+    }
+    ratios = {
+        (row["precision"], row["timed"], row["name"], row["tokens"]): times_ours(row)
+        for row in result["comparisons"]
+        if row["context"] == "none"
+    }
+    weights = {row["name"]: row["weights"] for row in result["rows"]}
+    body = [
+        [
+            name,
+            weights[name],
+            "whole call" if timed == "whole" else "model",
+            precision,
+            *(times[precision, timed, name, tokens] for tokens in (64, 128, 512)),
+            *(ratios.get((precision, timed, name, tokens), "–") for tokens in (128, 512)),
+        ]
+        for precision in ("int8", "fp32")
+        for timed in ("whole", "model")
+        for name in weights
+        if (precision, timed, name, 64) in times
+    ]
+    head = ["", "weights", "timed", "precision", "ms at 64 tokens", "128", "512", "times ours at 128", "at 512"]
+    return rows_of(head, body)
+
+
+def times_ours(row: dict[str, Any]) -> str:
+    return f"{row['value']:.2f} ({row['low']:.2f}–{row['high']:.2f})"
+
+
+def architectures_targets(result: dict[str, Any]) -> str:
+    body = [
+        [
+            row["name"],
+            row["precision"],
+            "whole call" if row["timed"] == "whole" else "model",
+            str(row["tokens"]),
+            times_ours(row),
+            f"{row['target']:g}",
+            "yes" if row["value"] >= row["target"] else "no",
+        ]
+        for row in result["comparisons"]
+        if row["target"] is not None
+    ]
+    return rows_of(["", "precision", "timed", "tokens", "times ours", "set out for", "reached"], body)
+
+
+def architectures_context(result: dict[str, Any]) -> str:
+    """Peers given context and text in one, over ours with the context new, and seen before."""
+    found = {
+        (row["name"], row["precision"], row["tokens"], row["context"]): times_ours(row)
+        for row in result["comparisons"]
+        if row["timed"] == "model"
+    }
+    body = [
+        [name, precision, str(tokens), found[name, precision, tokens, "new"], found[name, precision, tokens, "seen"]]
+        for name, precision, tokens, context in found
+        if context == "new"
+    ]
+    return rows_of(["", "precision", "tokens, 120 of context", "times ours, context new", "context seen"], body)
+
+
+def architectures_engines(result: dict[str, Any]) -> str:
+    """Promptguard alone, by engine and precision."""
+    columns = {
+        f"{engine} {precision}{', whole call' if timed == 'whole' else ''}": (engine, precision, timed)
+        for precision in ("int8", "fp32")
+        for timed in ("whole", "model")
+        for engine in ("onnxruntime", "OpenVINO", "torch")
+    }
+    ours = [row for row in result["rows"] if row["name"] == "promptguard"]
+    keys = ("engine", "precision", "timed", "tokens", "context")
+    times = {tuple(row[key] for key in keys): row["median_ms"] for row in ours}
+    columns = {head: column for head, column in columns.items() if any(key[:3] == column for key in times)}
+    body = []
+    for tokens, context in dict.fromkeys((row["tokens"], row["context"]) for row in ours):
+        cells = (times.get((*column, tokens, context)) for column in columns.values())
+        body.append([str(tokens), context, *("–" if ms is None else f"{ms:.1f}" for ms in cells)])
+    return rows_of(["tokens in all", "context of 120", *columns], body)
+
+
+def architectures_circumstances(result: dict[str, Any]) -> str:
+    versions = ", ".join(
+        f"{name} {result['versions'][name]}"
+        for name in ("onnxruntime", "openvino", "torch", "transformers", "stackone-defender")
+        if name in result["versions"]
+    )
+    return (
+        f"{result['date'][:10]}, {result['machine']['cpu']} ({result['machine']['cores']} cores, load "
+        f"{result['load_before']:.1f} before the start, {percent(result['processor_share'])} of a core had), "
+        f"bundle {result['model']}, {versions}; 8-bit ceiling "
+        f"{result['ceiling_gops']:.0f} GOP/s; `python {result['command']}`\n"
+    )
+
+
+def concurrency(result: dict[str, Any]) -> str:
+    both = result["processes"]
+    compared = {f"{both['processes']} processes, a core each, against one": both}
+    for row in result["threads"]:
+        few, cores = ("one", "one core") if row["cores"] == 1 else (str(row["cores"]), f"{row['cores']} cores")
+        compared[f"{row['threads']} threads with one Guard against {few}, on {cores}"] = row
+    body = [
+        [
+            name,
+            *(f"{sum(row[side]['per_second']) / len(row[side]['per_second']):.1f}" for side in ("few", "many")),
+            times_ours(row["ratio"]),
+            " / ".join(f"{statistics.median(row[side]['processor_ms']):.1f}" for side in ("few", "many")),
+            {True: "yes", False: "no", None: "–"}[row.get("verdicts_equal")],
+        ]
+        for name, row in compared.items()
+    ]
+    head = ["", "few: calls a second", "many: calls a second", "many over few", "processor ms a call: few / many"]
+    return rows_of([*head, "verdicts of one thread, bit by bit"], body) + (
+        f"\n{result['date'][:10]}, {result['machine']['cpu']} ({result['machine']['cores']} cores, load "
+        f"{result['load_before']:.1f} before the start), bundle {result['model']}; `python {result['command']}`\n"
+    )
+
+
 def options(result: dict[str, Any]) -> str:
     """Times and quality of every option, what they belong to, and what was measured beside them."""
     body = []
@@ -307,6 +440,58 @@ def options(result: dict[str, Any]) -> str:
             "Texts a second: " + ", ".join(f"{n.replace('_', ' ')} {rate:.0f}" for n, rate in rates.items()) + "."
         )
     return "\n\n".join(lines) + "\n"
+
+
+def speed_streams(result: dict[str, Any]) -> str:
+    """Latency where nothing waits, and what the figures belong to."""
+    body = [
+        [
+            *speed_lengths(row),
+            str(row["batch"]),
+            f"{row['n']:,}",
+            *(number(row[name]) for name in ("p50_ms", "p90_ms", "p99_ms")),
+            number(row.get("times_ceiling"), 1),
+        ]
+        for row in result["rows"]
+        if row["scenario"] in ("single-stream", "multi-stream")
+    ]
+    head = ["text", "context", "setting", "texts a call", "calls", "median ms", "90 %", "99 %", "times the ceiling"]
+    made, machine = result["provenance"], result["provenance"]["machine"]
+    ceiling = max(result["ceiling"]["by_threads"].values()) / 1e9
+    load = "not known" if machine["load"] is None else f"{machine['load']:.1f}"
+    return (
+        f"{made['date'][:10]}, {machine['cpu']} ({machine['cores']} cores, load {load} before the start), "
+        f"{result['settings']['model']}, 8-bit ceiling {ceiling:,.0f} GOP/s; `{made['command']}`\n\n"
+        + rows_of(head, body)
+    )
+
+
+def speed_throughput(result: dict[str, Any]) -> str:
+    """Throughput, and the highest rate that a server's time allows."""
+    body = []
+    for row in result["rows"]:
+        if row["scenario"] == "offline":
+            figures = [f"{row['texts_per_second']:.1f}", f"{row['tokens_per_second']:,.0f}"]
+        elif row["scenario"] == "server":
+            figures = [f"{number(row['rate'], 1)} with 99 % in {row['slo_ms']:g} ms", "–"]
+        else:
+            continue
+        body.append([row["scenario"], *speed_lengths(row), *figures])
+    return rows_of(["scenario", "text", "context", "setting", "texts a second", "tokens a second"], body)
+
+
+def speed_lengths(row: dict[str, Any]) -> list[str]:
+    """Length of text, context, and setting."""
+    known = row["text_tokens"] is not None
+    context = f"{row['context_tokens']} {row['context']}" if row["context_tokens"] else row["context"]
+    callers = f" × {row['callers']} callers" if row["callers"] > 1 else ""
+    provider = row["active_provider"].removesuffix("ExecutionProvider")
+    setting = f"{row['precision']}, {provider}, {row['workers']} × {row['threads']} threads{callers}"
+    return [str(row["text_tokens"]) if known else "log", context, setting]
+
+
+def number(value: float | None, digits: int = 2) -> str:
+    return "–" if value is None else f"{value:,.{digits}f}"
 
 
 TORCH = {"transformers pipeline": "`pipeline` of transformers", "CrossEncoder": "`CrossEncoder.predict`"}

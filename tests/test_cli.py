@@ -59,6 +59,8 @@ def test_version_and_help() -> None:
         ("model",): ("info", "export"),
         ("model", "export"): ("--precision", "--check"),
         ("scan",): ("--out", "--map", "--turns", "--copy-text", "--restart"),
+        ("bench", "speed"): ("--full", "--traffic", "--slo-ms", "--html"),
+        ("bench", "compare"): ("--force", "--json"),
         ("bench", "quality"): ("--ablations", "--limit-per-source", "--errors"),
     }.items():
         shown = run(*command, "--help").stdout

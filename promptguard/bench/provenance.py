@@ -15,6 +15,10 @@ from typing import Any
 
 from promptguard import __version__
 
+_DISTRIBUTIONS = (
+    "numpy", "onnxruntime", "onnxruntime-gpu", "onnxruntime-openvino", "tokenizers", "scikit-learn", "scipy",
+)  # fmt: skip
+
 
 def provenance(arguments: Sequence[str]) -> dict[str, Any]:
     """When, with what and where the figures were made: what a results file must say.
@@ -29,7 +33,7 @@ def provenance(arguments: Sequence[str]) -> dict[str, Any]:
     tracked = _git(here, "ls-files", "--error-unmatch", here.name)
     changes = _git(here, "status", "--porcelain", "--untracked-files=no", "--", ":/") if tracked else None
     versions = {"promptguard": __version__, "python": platform.python_version()}
-    for name in ("numpy", "onnxruntime", "tokenizers", "scikit-learn", "scipy"):
+    for name in _DISTRIBUTIONS:
         try:
             versions[name] = metadata.version(name)
         except metadata.PackageNotFoundError:

@@ -1,4 +1,4 @@
-"""The report's charts, as SVG that stands in the page: no script, no font, no colour of its own.
+"""Charts of the pages, as SVG that stands in them: no script, no font, no colour of its own.
 
 Colours come from the page's classes, so that light, dark and print each have theirs. Every chart has a title and
 a description for those who hear the page, and a table beside it has the same numbers.
@@ -6,12 +6,16 @@ a description for those who hear the page, and a table beside it has the same nu
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from html import escape
 from typing import Any
 
 _WIDTH, _HEIGHT = 960, 220
 _LEFT, _RIGHT, _TOP, _BOTTOM = 64, 12, 14, 28
+_LABEL, _BAR_LEFT = 150, 250
+_LINE = 14
+_DOTS = 40
 
 
 def columns(
@@ -96,6 +100,108 @@ def curve(
     return _svg(parts, name, title, description)
 
 
+def lines(
+    series: Sequence[tuple[str, Sequence[tuple[float, float]]]],
+    *,
+    across: str,
+    up: str,
+    marks: Sequence[tuple[float, str]] = (),
+    doubling: bool = False,
+    name: str,
+    title: str,
+    description: str,
+) -> str:
+    """Lines through points, at most four, told apart by colour, dashes and a label at their end.
+
+    Args:
+        series: what each line is called, and its points, from the left.
+        across: what the horizontal axis counts.
+        up: what the vertical axis counts, from 0.
+        marks: heights of horizontal lines, and what they are called.
+        doubling: whether a doubling has the same width everywhere; else a difference has.
+        name: id of the chart in the page.
+        title: what the chart shows.
+        description: what there is to see in it.
+
+    Returns:
+        An ``svg`` element.
+    """
+    points = [point for _, some in series for point in some]
+    low, high = min(x for x, _ in points), max(x for x, _ in points)
+    top = _round_above(max([*(y for _, y in points), *(height for height, _ in marks)]))
+    wide, floor = _WIDTH - _LEFT - _LABEL, _HEIGHT - _BOTTOM
+
+    def at(x: float, y: float) -> tuple[float, float]:
+        scale = math.log2 if doubling else float
+        share = (scale(x) - scale(low)) / ((scale(high) - scale(low)) or 1.0)
+        return _LEFT + share * wide, floor - y / top * (floor - _TOP)
+
+    parts = [*_axis(top, lambda v: f"{v:,.4g}"), f'<text x="{_LEFT}" y="{_TOP - 3}">{escape(up)}</text>']
+    for x in sorted({x for x, _ in points}) if doubling else [low + i / 4 * (high - low) for i in range(5)]:
+        parts.append(f'<text x="{at(x, 0)[0]:.1f}" y="{_HEIGHT - 12}" text-anchor="middle">{x:,.4g}</text>')
+    parts.append(f'<text x="{_WIDTH}" y="{_HEIGHT - 12}" text-anchor="end">{escape(across)}</text>')
+    for height, called in marks:
+        y = at(low, height)[1]
+        parts.append(f'<line class="mark" x1="{_LEFT}" x2="{_LEFT + wide}" y1="{y:.1f}" y2="{y:.1f}"/>')
+        parts.append(f'<text x="{_LEFT + wide + 8}" y="{y + 4:.1f}">{escape(called)}</text>')
+    taken: list[float] = [at(low, height)[1] for height, _ in marks]
+    for i, (called, some) in enumerate(series):
+        places = [at(*point) for point in some]
+        told = " ".join(f"{x:.1f},{y:.1f}" for x, y in places)
+        parts.append(f'<polyline class="series s{i}" points="{told}"/>')
+        if len(some) <= _DOTS:
+            parts += [
+                f'<circle class="dot s{i}" cx="{place[0]:.1f}" cy="{place[1]:.1f}" r="3">'
+                f"<title>{escape(called)}, {x:,.4g}: {y:,.4g}</title></circle>"
+                for (x, y), place in zip(some, places, strict=True)
+            ]
+        # Labels of lines that end near each other make room for each other.
+        shifts = (sign * step for step in range(0, _HEIGHT, 2) for sign in (1, -1))
+        free = (places[-1][1] + s for s in shifts if all(abs(places[-1][1] + s - other) >= _LINE for other in taken))
+        y = next(free, places[-1][1])
+        taken.append(y)
+        parts.append(f'<text class="label" x="{_LEFT + wide + 8}" y="{y + 4:.1f}">{escape(called)}</text>')
+    return _svg(parts, name, title, description)
+
+
+def bars(
+    rows: Sequence[tuple[str, Sequence[float]]],
+    series: Sequence[str],
+    *,
+    unit: str,
+    name: str,
+    title: str,
+    description: str,
+) -> str:
+    """Lying bars, each of its parts one after the other; the sum stands at its end.
+
+    Args:
+        rows: what each bar is called, and its parts.
+        series: what the parts are called, at most six.
+        unit: of the numbers.
+        name: id of the chart in the page.
+        title: what the chart shows.
+        description: what there is to see in it.
+
+    Returns:
+        An ``svg`` element.
+    """
+    most = max(sum(values) for _, values in rows) or 1.0
+    wide, step = _WIDTH - _BAR_LEFT - _LABEL, 30
+    parts = []
+    for i, (called, values) in enumerate(rows):
+        y, x = 8 + i * step, float(_BAR_LEFT)
+        told = ", ".join(f"{part} {value:,.3g} {unit}" for part, value in zip(series, values, strict=True))
+        parts.append(f"<g><title>{escape(called)}: {escape(told)}</title>")
+        parts.append(f'<text class="label" x="{_BAR_LEFT - 8}" y="{y + 15}" text-anchor="end">{escape(called)}</text>')
+        for j, value in enumerate(values):
+            width = value / most * wide
+            parts.append(f'<rect class="part s{j}" x="{x:.1f}" y="{y}" width="{width:.1f}" height="20"/>')
+            x += width
+        parts.append(f'<text x="{x + 8:.1f}" y="{y + 15}">{sum(values):,.4g} {escape(unit)}</text></g>')
+    return _svg(parts, name, title, description, height=16 + len(rows) * step)
+
+
 def _axis(highest: float, called: Any) -> list[str]:
     parts = []
     for share in (0, 0.5, 1):
@@ -106,13 +212,19 @@ def _axis(highest: float, called: Any) -> list[str]:
     return parts
 
 
-def _svg(parts: Sequence[str], name: str, title: str, description: str) -> str:
+def _svg(parts: Sequence[str], name: str, title: str, description: str, height: int = _HEIGHT) -> str:
     return (
-        f'<svg viewBox="0 0 {_WIDTH} {_HEIGHT}" role="img" aria-labelledby="{name}-title {name}-description">'
+        f'<svg viewBox="0 0 {_WIDTH} {height}" role="img" aria-labelledby="{name}-title {name}-description">'
         f'<title id="{name}-title">{escape(title)}</title><desc id="{name}-description">{escape(description)}</desc>'
         + "".join(parts)
         + "</svg>"
     )
+
+
+def _round_above(value: float) -> float:
+    """``_round_up`` for what may be below 1."""
+    scale = 10.0 ** math.floor(math.log10(value)) if value > 0 else 1.0
+    return scale * _round_up(value / scale)
 
 
 def _round_up(value: float) -> float:

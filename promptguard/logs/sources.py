@@ -78,12 +78,12 @@ class Source:
             raise InputError(f"{self.path} has changed since the scan began: choose another folder, or scan it anew")
 
 
-def find(sources: Sequence[str | Path], *, leave_out: Path) -> tuple[list[Source], list[str]]:
+def find(sources: Sequence[str | Path], *, leave_out: Path | None = None) -> tuple[list[Source], list[str]]:
     """Resolve files, folders and glob patterns to files, each once, those of a folder or pattern sorted.
 
     Args:
         sources: paths, patterns such as ``logs/**/*.jsonl.gz``, or ``-`` for JSON Lines on standard input.
-        leave_out: a folder that is never read: the one the scan writes to.
+        leave_out: a folder that is never read: the one the scan writes to, if it writes.
 
     Returns:
         The sources, and the files of folders that were passed over because their names have another ending.
@@ -113,7 +113,7 @@ def find(sources: Sequence[str | Path], *, leave_out: Path) -> tuple[list[Source
     return list(found.values()), passed_over
 
 
-def _files(given: str | Path, leave_out: Path) -> list[tuple[Path, bool]]:
+def _files(given: str | Path, leave_out: Path | None) -> list[tuple[Path, bool]]:
     """Files, and whether each was named rather than found in a folder."""
     path = Path(given)
     if path.is_dir():
@@ -130,8 +130,8 @@ def _files(given: str | Path, leave_out: Path) -> list[tuple[Path, bool]]:
     return sorted(files)
 
 
-def _inside(path: Path, folder: Path) -> bool:
-    return path.resolve().is_relative_to(folder.resolve())
+def _inside(path: Path, folder: Path | None) -> bool:
+    return folder is not None and path.resolve().is_relative_to(folder.resolve())
 
 
 def _format(path: Path) -> tuple[Format, str | None] | None:
