@@ -22,7 +22,7 @@ from typer.core import TyperGroup
 
 from promptguard import __version__
 from promptguard.errors import InputError, PromptGuardError
-from promptguard.policy import MODES
+from promptguard.policy import MODES, Policy
 from promptguard.types import SOURCES, Context
 
 if TYPE_CHECKING:
@@ -303,8 +303,17 @@ def scan(
     form: Annotated[str, typer.Option("--format", metavar="parquet|jsonl", help="Of what is written.")] = "parquet",
     workers: Annotated[int | None, typer.Option(metavar="N", help="Processes; by default one a core.")] = None,
     engine: Annotated[str, typer.Option(metavar="local|ray", help="ray: the workers of a Ray cluster.")] = "local",
-    mode: Mode = "balanced",
+    mode: Annotated[
+        str | None, typer.Option(metavar="|".join(MODES), help="Where flagging starts; balanced by default.")
+    ] = None,
+    policy: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="A policy as JSON: what to do with which intent.")
+    ] = None,
     model: Model = None,
+    providers: Annotated[
+        list[str] | None,
+        typer.Option("--provider", metavar="NAME", help="onnxruntime's, to run on; may be repeated, in order."),
+    ] = None,
     prior: Annotated[float | None, typer.Option(help="Share of risky traffic to state probabilities at.")] = None,
     copy_text: Annotated[bool, typer.Option("--copy-text", help="Write texts and contexts, too.")] = False,
     restart: Annotated[bool, typer.Option("--restart", help="Throw away what an earlier scan wrote there.")] = False,
@@ -315,6 +324,7 @@ def scan(
 ) -> None:
     """Score every row of logs; interrupted, the same command goes on where it stopped."""
     from promptguard import logs
+    from promptguard.logs.score import CPU
     from promptguard.terminal_scan import ScanProgress, facts, show_scan
 
     paths = dict(_assignment(given) for given in mapping or ())
@@ -339,7 +349,9 @@ def scan(
                 engine=cast("Any", engine),
                 model=model,
                 mode=mode,
+                policy=None if policy is None else _policy(policy),
                 prior=prior,
+                providers=providers or CPU,
                 copy_text=copy_text,
                 resume=not restart,
                 progress=progress,
@@ -357,6 +369,10 @@ def scan(
         write_events(out, ocsf)
     if result.errors:
         raise typer.Exit(ROWS_NOT_READ)
+
+
+def _policy(path: Path) -> Policy:
+    return Policy.from_mapping(_object(_read(path, "--policy"), "the policy"))
 
 
 def _assignment(given: str) -> tuple[str, str]:

@@ -20,7 +20,7 @@ from promptguard.errors import InputError
 from promptguard.intents import references
 from promptguard.loaded import Loaded
 from promptguard.policy import Policy, Thresholds
-from promptguard.runtime import Floats, Runtime
+from promptguard.runtime import CACHE_MEGABYTES, Floats, Runtime
 from promptguard.text import View
 from promptguard.types import Analysis, Context, ContextLike, Coverage
 from promptguard.windows import Window
@@ -68,6 +68,8 @@ class Guard:
         providers: onnxruntime execution providers in order of preference.
         max_windows: most windows of a text that are read, at least 4; a longer text is never *allowed*. Hidden
             views have as many again between them, and four each in any case.
+        cache_megabytes: most memory for contexts that were read, about 18 kilobytes a token; one that is not kept is
+            read again.
 
     Attributes:
         policy: what decides.
@@ -89,6 +91,7 @@ class Guard:
         threads: int = 1,
         providers: Sequence[str] = ("CPUExecutionProvider",),
         max_windows: int = 64,
+        cache_megabytes: int = CACHE_MEGABYTES,
     ) -> None:
         if mode is not None and policy is not None:
             raise InputError("give either mode or policy: a policy has a mode of its own")
@@ -100,6 +103,8 @@ class Guard:
             raise InputError("threads must be a whole number, at least 1")
         if not isinstance(max_windows, int) or max_windows < 4:
             raise InputError("max_windows must be a whole number, at least 4")
+        if not isinstance(cache_megabytes, int) or cache_megabytes < 0:
+            raise InputError("cache_megabytes must be a whole number, at least 0")
         if isinstance(providers, str) or not providers:
             raise InputError("providers must be a list of names of onnxruntime execution providers")
         if not all(isinstance(example, Example) for example in (*examples, *exceptions)):
@@ -112,6 +117,7 @@ class Guard:
         self.policy = policy or Policy(mode=mode or "balanced")
         self._model, self._prior = model, prior
         self._threads, self._providers, self._max_windows = threads, tuple(providers), max_windows
+        self._cache_megabytes = cache_megabytes
         self._more_detectors = tuple(detectors)
         self._own_matches = tuple(examples), tuple(exceptions)
         self._lock = threading.Lock()
@@ -375,7 +381,12 @@ class Guard:
 
     def _load(self) -> Loaded:
         opened = bundle.load(self._model)
-        runtime = Runtime(opened.path(bundle.GRAPH), threads=self._threads, providers=self._providers)
+        runtime = Runtime(
+            opened.path(bundle.GRAPH),
+            threads=self._threads,
+            providers=self._providers,
+            cache_megabytes=self._cache_megabytes,
+        )
         return Loaded(
             opened,
             runtime,

@@ -172,8 +172,10 @@ def parts(
     prompts = [*_texts(system, "system", _TEXT)[0], *(p.text for p in pieces if p.role == "system")]
     prompt = "\n\n".join(text for text in prompts if text.strip()) or base.system_prompt
     base = replace(base, system_prompt=prompt, tools=tuple(tool for tool, _ in definitions) or base.tools)
-    alone = replace(base, source="tool", history=(), tools=())
-    found = [Part(f"tools[{i}]", text, alone) for i, (_, text) in enumerate(definitions) if include_tools]
+    found = []
+    if include_tools:
+        alone = replace(base, source="tool", history=(), tools=())
+        found += [Part(f"tools[{i}]", _described(*both), alone) for i, both in enumerate(definitions)]
     turns = [p for p in pieces if p.role != "system"]
     new = _new(turns)
     history, said = list(base.history), list[str]()
@@ -366,14 +368,18 @@ def _prose(value: object) -> _Read:
     return texts, more
 
 
-def _definition(value: object, where: str) -> tuple[Tool, str]:
-    """A tool for the context, and all the prose of its definition."""
+def _definition(value: object, where: str) -> tuple[Tool, Mapping[str, Any]]:
+    """A tool for the context, and its definition."""
     tool, kind = _mapping(value, where)
     body = _mapping(tool[kind], f"{where}.{kind}")[0] if kind in ("function", "custom") and kind in tool else tool
     name = _field(body, "name", where, None if kind in ("", "function", "custom") else kind)  # a provider's may lack it
-    description = _field(body, "description", where, "")
-    rest, _ = _prose({key: item for key, item in body.items() if key not in ("name", "description")})
-    return Tool(name, description), "\n".join(text for text in (name, description, *rest) if text)
+    return Tool(name, _field(body, "description", where, "")), body
+
+
+def _described(tool: Tool, definition: Mapping[str, Any]) -> str:
+    """All the prose of a tool's definition."""
+    rest, _ = _prose({key: item for key, item in definition.items() if key not in ("name", "description")})
+    return "\n".join(text for text in (tool.name, tool.description, *rest) if text)
 
 
 def _sequence(value: object, where: str, accepted: str = "a list") -> Sequence[Any]:

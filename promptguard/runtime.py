@@ -47,7 +47,7 @@ Floats: TypeAlias = NDArray[np.float32]
 Keys: TypeAlias = tuple[NDArray[Any], ...]
 """A context's keys and values, layer by layer: arrays of shape (1, heads, context tokens, 32)."""
 
-_CACHE_BYTES = 96 * 2**20
+CACHE_MEGABYTES = 96
 """Most memory for contexts: 20 of 256 tokens in a network of six layers, 384 wide, in 32 bits."""
 
 
@@ -75,6 +75,7 @@ class Runtime:
         graph: the bundle's ONNX file.
         threads: threads for one run.
         providers: onnxruntime execution providers, in order of preference.
+        cache_megabytes: most memory for contexts that were read.
 
     Attributes:
         takes_batches: whether the graph has a mask and may be given several windows at once.
@@ -85,7 +86,9 @@ class Runtime:
         BackendError: a provider is not available, or the session cannot be made.
     """
 
-    def __init__(self, graph: Path, *, threads: int, providers: Sequence[str]) -> None:
+    def __init__(
+        self, graph: Path, *, threads: int, providers: Sequence[str], cache_megabytes: int = CACHE_MEGABYTES
+    ) -> None:
         available = onnxruntime.get_available_providers()
         missing = [p for p in providers if p not in available]
         if missing or not providers:
@@ -93,6 +96,7 @@ class Runtime:
         self._graph = graph
         self._threads = threads
         self._providers = list(providers)
+        self._cache_bytes = cache_megabytes * 2**20
         self.safe_int8 = needs_safe_int8()
         self._session: Any = self._open()
         self._forget_contexts()
@@ -133,7 +137,7 @@ class Runtime:
     @property
     def contexts_kept(self) -> int:
         """Tokens of contexts whose keys and values are kept, all contexts together."""
-        return int(_CACHE_BYTES // sum(k.shape[1] * k.shape[3] * k.itemsize for k in self._nothing))
+        return int(self._cache_bytes // sum(k.shape[1] * k.shape[3] * k.itemsize for k in self._nothing))
 
     @property
     def batches(self) -> bool:
@@ -206,7 +210,7 @@ class Runtime:
             if context not in self._contexts:
                 self._contexts[context] = keys
                 self._cached_bytes += size
-                while self._cached_bytes > _CACHE_BYTES:
+                while self._cached_bytes > self._cache_bytes:
                     _, old = self._contexts.popitem(last=False)
                     self._cached_bytes -= sum(k.nbytes for k in old)
         return keys

@@ -10,13 +10,14 @@ from __future__ import annotations
 import json
 import math
 import re
+import statistics
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 ROOT = Path(__file__).parent.parent
 RESULTS = ROOT / "benchmarks" / "results"
-DOCS = ("model-card.md", "training-runs.md", "logs.md", "scale.md", "options.md", "bench.md")
+DOCS = ("model-card.md", "training-runs.md", "logs.md", "scale.md", "options.md", "bench.md", "speed.md")
 PAGES = (ROOT / "README.md", *(ROOT / "docs" / name for name in DOCS))
 BASELINES = {
     "words of the text": "TF-IDF + logistic regression: text",
@@ -32,6 +33,7 @@ def main() -> None:
     quality = json.loads((RESULTS / "quality.json").read_text())
     withheld = json.loads((RESULTS / "ablations.json").read_text())
     others = json.loads((RESULTS / "peers.json").read_text())
+    side_by_side = json.loads((RESULTS / "architectures.json").read_text())
     tables = {
         "sources": slices(quality, "source", least=1),
         "intents": intents(quality),
@@ -49,12 +51,20 @@ def main() -> None:
         "ablations": ablation(withheld),
         "ablations_circumstances": circumstances(withheld),
         "latency": latency(json.loads((RESULTS / "latency.json").read_text())),
+        "architectures": architectures(side_by_side),
+        "architectures_targets": architectures_targets(side_by_side),
+        "architectures_context": architectures_context(side_by_side),
+        "architectures_engines": architectures_engines(side_by_side),
+        "architectures_circumstances": architectures_circumstances(side_by_side),
+        "concurrency": concurrency(json.loads((RESULTS / "concurrency.json").read_text())),
+        "options": options(json.loads((RESULTS / "options.json").read_text())),
         "speed_streams": speed_streams(json.loads((RESULTS / "speed.json").read_text())),
         "speed_throughput": speed_throughput(json.loads((RESULTS / "speed.json").read_text())),
         "size_checks": size_checks(json.loads((RESULTS / "size.json").read_text())),
         "size_answer": size_answer(json.loads((RESULTS / "size.json").read_text())),
-        "options": options(json.loads((RESULTS / "options.json").read_text())),
         "scan": scan(json.loads((RESULTS / "scan.json").read_text())),
+        "workers": workers(json.loads((RESULTS / "workers.json").read_text())),
+        "million": million(RESULTS / "million.json"),
         "scale": scale(json.loads((RESULTS / "scan.json").read_text())),
         "circumstances": circumstances(quality),
         "parity": parity(json.loads((RESULTS / "parity.json").read_text())),
@@ -280,6 +290,160 @@ def latency(result: dict[str, Any]) -> str:
     return rows_of(["text tokens", "context tokens", "context", "median ms", "10–90 %", "times the ceiling"], body)
 
 
+def architectures(result: dict[str, Any]) -> str:
+    """Everybody through onnxruntime without context: milliseconds, and how many times ours."""
+    times = {
+        (row["precision"], row["timed"], row["name"], row["tokens"]): f"{row['median_ms']:.1f}"
+        for row in result["rows"]
+        if row["engine"] == "onnxruntime" and row["context"] == "none"
+    }
+    ratios = {
+        (row["precision"], row["timed"], row["name"], row["tokens"]): times_ours(row)
+        for row in result["comparisons"]
+        if row["context"] == "none"
+    }
+    weights = {row["name"]: row["weights"] for row in result["rows"]}
+    body = [
+        [
+            name,
+            weights[name],
+            "whole call" if timed == "whole" else "model",
+            precision,
+            *(times[precision, timed, name, tokens] for tokens in (64, 128, 512)),
+            *(ratios.get((precision, timed, name, tokens), "–") for tokens in (128, 512)),
+        ]
+        for precision in ("int8", "fp32")
+        for timed in ("whole", "model")
+        for name in weights
+        if (precision, timed, name, 64) in times
+    ]
+    head = ["", "weights", "timed", "precision", "ms at 64 tokens", "128", "512", "times ours at 128", "at 512"]
+    return rows_of(head, body)
+
+
+def times_ours(row: dict[str, Any]) -> str:
+    return f"{row['value']:.2f} ({row['low']:.2f}–{row['high']:.2f})"
+
+
+def architectures_targets(result: dict[str, Any]) -> str:
+    body = [
+        [
+            row["name"],
+            row["precision"],
+            "whole call" if row["timed"] == "whole" else "model",
+            str(row["tokens"]),
+            times_ours(row),
+            f"{row['target']:g}",
+            "yes" if row["value"] >= row["target"] else "no",
+        ]
+        for row in result["comparisons"]
+        if row["target"] is not None
+    ]
+    return rows_of(["", "precision", "timed", "tokens", "times ours", "set out for", "reached"], body)
+
+
+def architectures_context(result: dict[str, Any]) -> str:
+    """Peers given context and text in one, over ours with the context new, and seen before."""
+    found = {
+        (row["name"], row["precision"], row["tokens"], row["context"]): times_ours(row)
+        for row in result["comparisons"]
+        if row["timed"] == "model"
+    }
+    body = [
+        [name, precision, str(tokens), found[name, precision, tokens, "new"], found[name, precision, tokens, "seen"]]
+        for name, precision, tokens, context in found
+        if context == "new"
+    ]
+    return rows_of(["", "precision", "tokens, 120 of context", "times ours, context new", "context seen"], body)
+
+
+def architectures_engines(result: dict[str, Any]) -> str:
+    """Promptguard alone, by engine and precision."""
+    columns = {
+        f"{engine} {precision}{', whole call' if timed == 'whole' else ''}": (engine, precision, timed)
+        for precision in ("int8", "fp32")
+        for timed in ("whole", "model")
+        for engine in ("onnxruntime", "OpenVINO", "torch")
+    }
+    ours = [row for row in result["rows"] if row["name"] == "promptguard"]
+    keys = ("engine", "precision", "timed", "tokens", "context")
+    times = {tuple(row[key] for key in keys): row["median_ms"] for row in ours}
+    columns = {head: column for head, column in columns.items() if any(key[:3] == column for key in times)}
+    body = []
+    for tokens, context in dict.fromkeys((row["tokens"], row["context"]) for row in ours):
+        cells = (times.get((*column, tokens, context)) for column in columns.values())
+        body.append([str(tokens), context, *("–" if ms is None else f"{ms:.1f}" for ms in cells)])
+    return rows_of(["tokens in all", "context of 120", *columns], body)
+
+
+def architectures_circumstances(result: dict[str, Any]) -> str:
+    versions = ", ".join(
+        f"{name} {result['versions'][name]}"
+        for name in ("onnxruntime", "openvino", "torch", "transformers", "stackone-defender")
+        if name in result["versions"]
+    )
+    return (
+        f"{result['date'][:10]}, {result['machine']['cpu']} ({result['machine']['cores']} cores, load "
+        f"{result['load_before']:.1f} before the start, {percent(result['processor_share'])} of a core had), "
+        f"bundle {result['model']}, {versions}; 8-bit ceiling "
+        f"{result['ceiling_gops']:.0f} GOP/s; `python {result['command']}`\n"
+    )
+
+
+def concurrency(result: dict[str, Any]) -> str:
+    both = result["processes"]
+    compared = {f"{both['processes']} processes, a core each, against one": both}
+    for row in result["threads"]:
+        few, cores = ("one", "one core") if row["cores"] == 1 else (str(row["cores"]), f"{row['cores']} cores")
+        compared[f"{row['threads']} threads with one Guard against {few}, on {cores}"] = row
+    body = [
+        [
+            name,
+            *(f"{sum(row[side]['per_second']) / len(row[side]['per_second']):.1f}" for side in ("few", "many")),
+            times_ours(row["ratio"]),
+            " / ".join(f"{statistics.median(row[side]['processor_ms']):.1f}" for side in ("few", "many")),
+            {True: "yes", False: "no", None: "–"}[row.get("verdicts_equal")],
+        ]
+        for name, row in compared.items()
+    ]
+    head = ["", "few: calls a second", "many: calls a second", "many over few", "processor ms a call: few / many"]
+    return rows_of([*head, "verdicts of one thread, bit by bit"], body) + (
+        f"\n{result['date'][:10]}, {result['machine']['cpu']} ({result['machine']['cores']} cores, load "
+        f"{result['load_before']:.1f} before the start), bundle {result['model']}; `python {result['command']}`\n"
+    )
+
+
+def options(result: dict[str, Any]) -> str:
+    """Times and quality of every option, what they belong to, and what was measured beside them."""
+    body = []
+    for row in result["options"]:
+        times = row["processor_milliseconds" if "thread" not in row["option"] else "milliseconds"]
+        quality = (f"{row['auroc']:.4f}", f"{row['decisions_changed']:.1%}", f"{row['mean_difference_in_risk']:.4f}")
+        body.append([row["option"], *(f"{times[run]:.1f}" for run in ("context", "64", "128", "254")), *quality])
+    head = ["option", "context, ms", "64 tokens", "128", "254", "AUROC", "decisions changed", "mean change of risk"]
+    made, lost = result["provenance"], result["saturation"]
+    lines = [
+        f"{made['date'][:10]}, {made['machine']['cpu']} ({made['machine']['cores']} cores), {result['model']}, weights "
+        f"{result['weights']}, {result['records']} records; `{made['command']}`.\n"
+        "Of two threads the time is the clock's.",
+        rows_of(head, body),
+        f"Saturating products would lose {lost['pairs_saturated']:.4%} of pairs and move {lost['results_moved']:.1%} "
+        f"of results, by {lost['mean_error_in_standard_deviations']:.2f} standard deviations on average.",
+    ]
+    if "first_stage" in result:
+        stage = result["first_stage"]
+        lines.append(
+            f"A first stage by words, set to miss at most one risky text in 200, lets {stage['benign_passed']:.1%} of "
+            f"benign texts pass, misses {stage['risky_missed']:.2%} of risky ones, in {stage['milliseconds']:.1f} ms."
+        )
+    if "texts_a_second" in result:
+        rates = result["texts_a_second"]
+        lines.append(
+            "Texts a second: " + ", ".join(f"{n.replace('_', ' ')} {rate:.0f}" for n, rate in rates.items()) + "."
+        )
+    return "\n\n".join(lines) + "\n"
+
+
 def speed_streams(result: dict[str, Any]) -> str:
     """Latency where nothing waits, and what the figures belong to."""
     body = [
@@ -316,6 +480,16 @@ def speed_throughput(result: dict[str, Any]) -> str:
             continue
         body.append([row["scenario"], *speed_lengths(row), *figures])
     return rows_of(["scenario", "text", "context", "setting", "texts a second", "tokens a second"], body)
+
+
+def speed_lengths(row: dict[str, Any]) -> list[str]:
+    """Length of text, context, and setting."""
+    known = row["text_tokens"] is not None
+    context = f"{row['context_tokens']} {row['context']}" if row["context_tokens"] else row["context"]
+    callers = f" × {row['callers']} callers" if row["callers"] > 1 else ""
+    provider = row["active_provider"].removesuffix("ExecutionProvider")
+    setting = f"{row['precision']}, {provider}, {row['workers']} × {row['threads']} threads{callers}"
+    return [str(row["text_tokens"]) if known else "log", context, setting]
 
 
 def size_checks(result: dict[str, Any]) -> str:
@@ -360,69 +534,97 @@ def size_answer(result: dict[str, Any]) -> str:
     return rows_of(head, body)
 
 
-def speed_lengths(row: dict[str, Any]) -> list[str]:
-    """Length of text, context, and setting."""
-    known = row["text_tokens"] is not None
-    context = f"{row['context_tokens']} {row['context']}" if row["context_tokens"] else row["context"]
-    callers = f" × {row['callers']} callers" if row["callers"] > 1 else ""
-    provider = row["active_provider"].removesuffix("ExecutionProvider")
-    setting = f"{row['precision']}, {provider}, {row['workers']} × {row['threads']} threads{callers}"
-    return [str(row["text_tokens"]) if known else "log", context, setting]
-
-
 def number(value: float | None, digits: int = 2) -> str:
     return "–" if value is None else f"{value:,.{digits}f}"
 
 
-def options(result: dict[str, Any]) -> str:
-    """Times and quality of every option, what they belong to, and what was measured beside them."""
-    body = []
-    for row in result["options"]:
-        times = row["processor_milliseconds" if "thread" not in row["option"] else "milliseconds"]
-        quality = (f"{row['auroc']:.4f}", f"{row['decisions_changed']:.1%}", f"{row['mean_difference_in_risk']:.4f}")
-        body.append([row["option"], *(f"{times[run]:.1f}" for run in ("context", "64", "128", "254")), *quality])
-    head = ["option", "context, ms", "64 tokens", "128", "254", "AUROC", "decisions changed", "mean change of risk"]
-    made, lost = result["provenance"], result["saturation"]
-    lines = [
-        f"{made['date'][:10]}, {made['machine']['cpu']} ({made['machine']['cores']} cores), {result['model']}, weights "
-        f"{result['weights']}, {result['records']} records; `{made['command']}`.\n"
-        "Of two threads the time is the clock's.",
-        rows_of(head, body),
-        f"Saturating products would lose {lost['pairs_saturated']:.4%} of pairs and move {lost['results_moved']:.1%} "
-        f"of results, by {lost['mean_error_in_standard_deviations']:.2f} standard deviations on average.",
-    ]
-    if "first_stage" in result:
-        stage = result["first_stage"]
-        lines.append(
-            f"A first stage by words, set to miss at most one risky text in 200, lets {stage['benign_passed']:.1%} of "
-            f"benign texts pass, misses {stage['risky_missed']:.2%} of risky ones, in {stage['milliseconds']:.1f} ms."
-        )
-    if "texts_a_second" in result:
-        rates = result["texts_a_second"]
-        lines.append(
-            "Texts a second: " + ", ".join(f"{n.replace('_', ' ')} {rate:.0f}" for n, rate in rates.items()) + "."
-        )
-    return "\n\n".join(lines) + "\n"
+TORCH = {"transformers pipeline": "`pipeline` of transformers", "CrossEncoder": "`CrossEncoder.predict`"}
+"""How the tables call what reads the same rows in torch."""
 
 
 def scan(result: dict[str, Any]) -> str:
-    body = [
-        [
-            "unique texts of 60 tokens under one context of 180" if name == "unique" else "mix",
-            f"{log['rows']:,}",
-            percent(log.get("repeats", 0.0)),
-            f"{log['loop']['rows_per_cpu_second']:,.0f} ({log['loop']['rows_per_second']:,.0f})",
-            f"{log['scan']['rows_per_cpu_second']:,.0f} ({log['scan']['rows_per_second']:,.0f})",
-            "yes" if log["verdicts_equal"] else "no",
-        ]
-        for name, log in result["logs"].items()
-    ]
-    head = ["log", "rows", "repeats", "loop: rows a processor second (a second)", "scan: the same", "verdicts equal"]
+
+    def speed(row: dict[str, Any]) -> str:
+        return f"{row['rows_per_cpu_second']:,.0f} ({row['rows_per_second']:,.0f})"
+
+    body = []
+    for name, log in result["logs"].items():
+        in_torch = log.get("torch", {})
+        fastest = max((row["rows_per_cpu_second"] for row in in_torch.values()), default=None)
+        body.append(
+            [
+                "unique texts of 60 tokens under one context of 180" if name == "unique" else "mix",
+                f"{log['rows']:,}",
+                percent(log.get("repeats", 0.0)),
+                *(speed(in_torch[other]) if other in in_torch else "–" for other in TORCH),
+                speed(log["loop"]),
+                speed(log["scan"]),
+                f"{log['scan']['rows_per_cpu_second'] / fastest:.1f}" if fastest else "–",
+                f"{log['scan']['rows_per_cpu_second'] / log['loop']['rows_per_cpu_second']:.1f}",
+                "yes" if log["verdicts_equal"] else "no",
+            ]
+        )
+    head = ["log", "rows", "repeats", *(f"{name}: rows a processor second (a second)" for name in TORCH.values())]
+    head += ["loop over `analyze`", "scan", "scan / faster in torch", "scan / loop", "verdicts equal"]
     share = percent(result["logs"]["unique"]["share_of_ceiling"])
     return rows_of(head, body) + (
         f"\n{result['date'][:10]}, {result['machine']['cpu']} ({result['machine']['cores']} cores, "
         f"load {result['load_before']:.1f} before the start), {result['model']}; the unique texts reach {share} of "
         f"the machine's 8-bit ceiling; `python {result['command']}`\n"
+    )
+
+
+def workers(result: dict[str, Any]) -> str:
+    """What a worker process of a scan takes."""
+    names = {
+        "spawn": "as it is: started afresh (*spawn*)",
+        "forkserver": "forked from a process with the modules (*forkserver*)",
+        "fork": "forked from a process with the model (*fork*)",
+    }
+    body = [
+        [names[way], number, *(f"{row[kind]:.0f}" for kind in ("resident", "proportional", "own"))]
+        for way in names
+        for number, ways in result["workers"].items()
+        if (row := ways[way])
+    ]
+    head = ["MB a worker", "workers", "resident", "shared pages in parts", "its own"]
+    versions, alone = result["versions"], result["session_mb"]
+    return rows_of(head, body) + (
+        f"\nOf its own {alone['one file']:.0f} MB are the session's; with the weights beside the graph, in a file that "
+        f"is mapped, they would be {alone['weights beside it']:.0f} MB.\n"
+        f"\n{result['date'][:10]}, {result['machine']['platform'].split('-')[0]}, Python {versions['python']}, "
+        f"onnxruntime {versions['onnxruntime']}, {result['model']}, a graph of {result['graph_mb']:.0f} MB; "
+        f"`python {result['command']}`\n"
+    )
+
+
+def million(path: Path) -> str:
+    """One scan of a large log, killed and gone on with."""
+    if not path.exists():
+        return "Not in the results file yet.\n"
+    found = json.loads(path.read_text())
+    memory, page = found["memory"], found["report"]
+    body = [
+        ["rows, each with its own row in the output, once and in order", f"{found['check']['rows']:,}"],
+        ["repeats among them", percent(found["repeats"])],
+        ["different texts in their contexts", f"{found['rows'] * (1 - found['repeats']):,.0f}"],
+        ["killed with SIGKILL", f"{found['kills']} times"],
+        ["rows a second, kills and all", f"{found['rows_per_second']:,.0f} ({found['workers']} workers)"],
+        ["rows a processor second", f"{found['rows_per_cpu_second']:,.0f}"],
+        ["verdicts drawn at random that equal those of `Guard.analyze`", f"{found['verdicts']['equal']}"],
+        ["memory of all processes after the last kill, most", f"{memory['most_mb']:,.0f} MB"],
+        ["its growth a 100,000 rows, after the first tenth", f"{memory['growth_mb_per_100000_rows']:+.1f} MB"],
+        ["flagged", f"{found['flagged']:,}"],
+        ["report: seconds, most memory", f"{page['seconds']:.0f} s, {page['most_mb']:,.0f} MB"],
+    ]
+    if "browser_opens_s" in page:
+        opens = f"{page['browser_opens_s']:.1f} s (an empty page: {page['browser_opens_blank_s']:.1f} s)"
+        body.append([f"report of {page['page_kb']:.0f} kB opens in Chromium, its start included", opens])
+    busy = ": others used it, rows a second are a lower bound" if found["mean_load"] > found["workers"] + 1 else ""
+    return rows_of(["", ""], body) + (
+        f"\n{found['date'][:10]}, {found['machine']['cpu']} ({found['machine']['cores']} cores, mean load "
+        f"{found['mean_load']:.1f}{busy}), {found['model']}; "
+        f"`python {found['command']}`\n"
     )
 
 
@@ -434,6 +636,8 @@ def scale(result: dict[str, Any]) -> str:
     """Ten billion rows on paper, from rows a processor second of one core."""
     body = []
     for name, log in result["logs"].items():
+        if log.get("repeats", 0.0) > 0.95:
+            continue  # measured for what a repeated row costs
         speed = log["scan"]["rows_per_cpu_second"]
         core_hours = PLAN_ROWS / speed / 3600
         nodes = math.ceil(core_hours / PLAN_HOURS / NODE_CORES)

@@ -460,6 +460,7 @@ def test_nothing_to_analyse(tiny_guard: Guard) -> None:
     *(({"prior": value}, "between 0 and 1") for value in (0, 1, -0.1, 1.5, float("nan"), "0.5", True)),
     *(({"threads": value}, "threads must be") for value in (0, -1, 1.5, "2")),
     *(({"max_windows": value}, "max_windows must be") for value in (3, 0, 64.0)),
+    *(({"cache_megabytes": value}, "cache_megabytes must be") for value in (-1, 96.0)),
     ({"providers": "CPUExecutionProvider"}, "providers must be a list"),
     ({"providers": []}, "providers must be a list"),
     ({"examples": ["text"]}, "must be Example objects"),

@@ -7,6 +7,10 @@ import datetime
 import gzip
 import io
 import json
+import os
+import re
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -459,3 +463,26 @@ def test_any_bytes_are_read_to_their_end(
     assert good >= len(found) - 1
     for skip in {min(1, good), good // 2, good}:
         assert repr(read(path, skip)) == repr(found[skip:])
+
+
+@pytest.mark.fuzz
+def test_nothing_breaks_the_readers_that_a_fuzzer_finds(tmp_path: Path) -> None:
+    pytest.importorskip("atheris", reason="atheris is not installed: nothing but hypothesis fuzzes the readers")
+    script = Path(__file__).parents[1] / "scripts" / "fuzz_readers.py"
+    known = re.search(r"ENDINGS = \((.*?)\)", script.read_text(encoding="utf-8"), re.DOTALL)
+    assert known is not None
+    endings = re.findall(r'"([\w.]+)"', known[1])
+    corpus = tmp_path / "corpus"
+    corpus.mkdir()
+    for name, content in FILES.items():
+        ending = name.partition(".")[2]
+        if ending in endings:
+            (corpus / name).write_bytes(bytes([endings.index(ending)]) + content)
+    assert len(list(corpus.iterdir())) >= 8
+    command = [sys.executable, str(script), str(corpus), "-max_total_time=30", "-max_len=4096", "-timeout=20"]
+    environment = {**os.environ, "PYTHONPATH": str(script.parents[1])}
+    done = subprocess.run(
+        command, cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=300, check=False
+    )
+    assert done.returncode == 0, done.stderr[-3000:]
+    assert int(re.findall(r"Done (\d+) runs", done.stderr)[-1]) > 100

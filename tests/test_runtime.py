@@ -48,14 +48,14 @@ def test_the_context_matters_and_the_order_of_runs_does_not(tiny: Path) -> None:
     same(one.run(CONTEXT, WINDOW), with_context)  # from the cache now
 
 
-def test_a_forgotten_context_is_read_again_to_the_same_result(tiny: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_forgotten_context_is_read_again_to_the_same_result(tiny: Path) -> None:
     plain = opened(tiny)
     contexts = [(9, *range(2000, 2000 + n), 102) for n in (5, 30, 60, 90)]
     expected = [plain.run(c, WINDOW) for c in contexts]
     size = sum(k.nbytes for k in plain._contexts[contexts[-1]])
     for limit in (0, size, 2 * size):
-        monkeypatch.setattr(runtime, "_CACHE_BYTES", limit)
         small = opened(tiny)
+        small._cache_bytes = limit
         for context, output in [*zip(contexts, expected, strict=True)] * 2:
             same(small.run(context, WINDOW), output)
             assert small._cached_bytes == sum(k.nbytes for keys in small._contexts.values() for k in keys) <= limit

@@ -9,8 +9,8 @@ from __future__ import annotations
 
 import datetime
 import json
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from functools import lru_cache
 from typing import Any
 
@@ -234,12 +234,19 @@ class Mapper:
         preset: a name in ``PRESETS``, or ``auto`` to recognise each row's.
         map: paths of the user's own, by field: they come before the preset's.
         turns: what of a conversation is analysed, one of ``TURNS``.
+        applications: those with a policy of their own, which the contexts of their rows then name.
 
     Raises:
         InputError: a preset, field or turn is unknown.
     """
 
-    def __init__(self, preset: str = AUTO, map: Mapping[str, str] | None = None, turns: str = "last") -> None:
+    def __init__(
+        self,
+        preset: str = AUTO,
+        map: Mapping[str, str] | None = None,
+        turns: str = "last",
+        applications: Collection[str] = (),
+    ) -> None:
         if preset != AUTO and preset not in PRESETS:
             raise InputError(f"preset must be one of {', '.join((AUTO, *PRESETS))}")
         if turns not in TURNS:
@@ -248,7 +255,7 @@ class Mapper:
         unknown = sorted(set(self._own) - set(FIELDS))
         if unknown:
             raise InputError(f"a map names no field {unknown[0]!r:.40}; fields: {', '.join(FIELDS)}")
-        self._preset, self._turns = preset, turns
+        self._preset, self._turns, self._applications = preset, turns, frozenset(applications)
 
     def row(self, logged: Mapping[str, Any]) -> Row:
         """Read a row.
@@ -270,6 +277,9 @@ class Mapper:
         about["time"] = _time(found["time"])
         about["input_tokens"], about["output_tokens"] = _count(found["input_tokens"]), _count(found["output_tokens"])
         about["original"] = self._original(logged, preset)
+        application = about["application"]
+        if application in self._applications:
+            parts = tuple((text, replace(context, application=application)) for text, context in parts)
         return Row(parts, about, preset.name)
 
     def _chosen(self, logged: Mapping[str, Any]) -> Preset:

@@ -13,6 +13,7 @@ import uuid
 from bisect import bisect_right
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from itertools import accumulate
 from pathlib import Path
 from typing import Any
@@ -183,7 +184,6 @@ class _Writer:
         self, folder: Path, about: Mapping[str, Any], sources: Sequence[Source], settings: Settings, cwd: str, gpu: bool
     ) -> None:
         os.chdir(cwd)
-        score.one_thread()  # as soon as it is made, and for good
         self._made_with = (folder, about, sources, settings, gpu)
         self._run: Run | None = None
         self._finished = ""
@@ -200,10 +200,11 @@ class _Writer:
 
     def _open(self) -> Run:
         folder, about, sources, settings, gpu = self._made_with
-        guard = settings.guard((_GPU,) if gpu else ("CPUExecutionProvider",))
+        settings = replace(settings, providers=(_GPU,) if gpu else score.CPU)
+        guard = settings.guard()
         if guard.model != about["bundle"]:
             raise InputError("this node has another model under that path")
-        return Run(folder, about, sources, Serial(guard), self._finish, temporary=f"{uuid.uuid4().hex}-")
+        return Run(folder, about, sources, Serial(guard, batched=gpu), self._finish, temporary=f"{uuid.uuid4().hex}-")
 
     def _finish(self, part: dict[str, Any]) -> None:
         self._finished = json.dumps(part)

@@ -24,7 +24,7 @@ from promptguard.logs.readers import MOST_ROW_BYTES, Reader, Record, dataset_sou
 from promptguard.logs.schema import SCHEMA_VERSION
 from promptguard.logs.score import Pair, Settings, Verdict, pair_key
 from promptguard.logs.sources import STANDARD_INPUT, Source, find
-from promptguard.policy import severity
+from promptguard.policy import Policy, severity
 from promptguard.types import Context, Decision
 
 Engine: TypeAlias = Literal["local", "ray"]
@@ -36,6 +36,9 @@ PART_ROWS = 20_000
 CHUNK_ROWS = 256
 CHUNK_CHARACTERS = 4 * 2**20
 _JOB_PAIRS = 16
+_BATCHED_CHUNK_ROWS, _BATCHED_JOB_PAIRS = 4096, 512
+"""On an accelerator, so that there are enough windows of one length to run together, though most rows are repeats."""
+
 _KNOWN_VERDICTS = 65_536
 """Most verdicts that are kept for texts that come again: about two kilobytes each."""
 
@@ -97,8 +100,10 @@ def scan(
     workers: int | None = 1,
     engine: Engine = "local",
     model: Path | str | None = None,
-    mode: str = "balanced",
+    mode: str | None = None,
+    policy: Policy | None = None,
     prior: float | None = None,
+    providers: Sequence[str] = score.CPU,
     copy_text: bool = False,
     resume: bool = True,
     part_rows: int = PART_ROWS,
@@ -120,12 +125,15 @@ def scan(
         format: ``parquet`` or ``jsonl``.
         workers: processes that score. 1 scores in this process; with more, a script needs the
             ``if __name__ == "__main__":`` that the standard library's multiprocessing asks for. None for one a core
-            of the machine or the cluster.
+            of the machine or the cluster; for one where ``providers`` begin with an accelerator.
         engine: ``local``, or ``ray`` for the workers of a Ray cluster, which must see the files, ``out`` and the
             model under the same paths (``docs/scale.md``). Either may go on with what the other began.
         model: folder of a bundle; None for the one that comes with the package.
-        mode: ``low-alarm``, ``balanced`` or ``strict``.
+        mode: ``low-alarm``, ``balanced`` or ``strict``; None for the policy's, or else ``balanced``.
+        policy: what to do with which intent, for some applications by themselves, by the log's ``application``.
         prior: share of risky traffic to state probabilities at, in (0, 1); None for the bundle's own.
+        providers: onnxruntime execution providers in order of preference, as for ``Guard``; not for ``ray``, which
+            finds out.
         copy_text: also write the text and its context.
         resume: go on with an unfinished scan in ``out``; False removes it and starts anew.
         part_rows: rows of a part.
@@ -150,7 +158,9 @@ def scan(
     if not isinstance(part_rows, int) or part_rows < 1:
         raise InputError("part_rows must be a whole number, at least 1")
     Mapper(preset, map, turns)  # what it refuses is refused before anything is written
-    settings = Settings(model, mode, prior)
+    settings = Settings(model, mode, prior, policy, tuple(providers) if not isinstance(providers, str) else ())
+    if engine == "ray" and settings.providers != score.CPU:
+        raise InputError("engine ray finds out itself what its nodes can run on: leave providers out")
     if engine == "ray":
         from promptguard.logs import ray
     guard = settings.guard()
@@ -167,7 +177,9 @@ def scan(
         "schema_version": SCHEMA_VERSION,
         "promptguard": __version__,
         "bundle": guard.model,
-        "mode": mode,
+        "mode": guard.policy.mode,
+        "policy": guard.policy.to_dict(),
+        "providers": list(settings.providers),
         "prior": guard.prior,
         "thresholds": guard.thresholds.to_dict(),
         "preset": preset,
@@ -198,9 +210,9 @@ def scan(
                 parts.sort(key=part_number)
             else:
                 start = Start(len(parts), tally.rows, *parts[-1]["after"]) if parts else Start()
-                cores = workers or os.cpu_count() or 1
-                scorer = Serial(guard) if cores == 1 else _Pool(settings, cores)
-                with scorer, score.one_thread():
+                processes = workers or (1 if settings.batched else _cores())
+                scorer = Serial(guard, batched=settings.batched) if processes == 1 else _Pool(settings, processes)
+                with scorer:
                     Run(output.folder, about, scanned, scorer, done, dataset=dataset, progress=report).parts(start)
             output.write_manifest({**about, "status": "finished", **tally.counts(), **_listed(scanned, parts)})
         output.tidy()
@@ -218,6 +230,11 @@ def scan(
         resumed=resumed,
         passed_over=tuple(passed_over),
     )
+
+
+def _cores() -> int:
+    """Processor cores that this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def _listed(sources: Sequence[Source], parts: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
@@ -344,9 +361,13 @@ class Scorer(Protocol):
 
     Attributes:
         waiting_chunks: chunks whose verdicts may be awaited at a time.
+        chunk_rows: most rows of a chunk.
+        job_pairs: most texts that are submitted at a time.
     """
 
     waiting_chunks: int
+    chunk_rows: int
+    job_pairs: int
 
     def __enter__(self) -> Scorer: ...
     def __exit__(self, *error: object) -> None: ...
@@ -357,12 +378,18 @@ class Scorer(Protocol):
 
 
 class Serial:
-    """Scores in this process."""
+    """Scores in this process.
+
+    Args:
+        guard: made by ``Settings.guard``.
+        batched: whether windows are meant to run together.
+    """
 
     waiting_chunks = 0
 
-    def __init__(self, guard: Guard) -> None:
+    def __init__(self, guard: Guard, *, batched: bool = False) -> None:
         self._guard = guard
+        self.chunk_rows, self.job_pairs = _sizes(batched)
 
     def __enter__(self) -> Serial:
         return self
@@ -380,6 +407,7 @@ class _Pool:
 
     def __init__(self, settings: Settings, workers: int) -> None:
         self.waiting_chunks = 2 + 2 * workers
+        self.chunk_rows, self.job_pairs = _sizes(settings.batched)
         self._executor = ProcessPoolExecutor(
             workers, multiprocessing.get_context("spawn"), initializer=score.start, initargs=(settings,)
         )
@@ -393,6 +421,11 @@ class _Pool:
     def submit(self, pairs: list[Pair]) -> list[Verdict | _Answer]:
         found = self._executor.submit(score.work, pairs)
         return [_Answer(found, at) for at in range(len(pairs))]
+
+
+def _sizes(batched: bool) -> tuple[int, int]:
+    """Most rows of a chunk and most texts that are submitted at a time."""
+    return (_BATCHED_CHUNK_ROWS, _BATCHED_JOB_PAIRS) if batched else (CHUNK_ROWS, _JOB_PAIRS)
 
 
 class ChunkScorer:
@@ -419,8 +452,8 @@ class ChunkScorer:
                     new.setdefault(key, pair)
         asked = list(new)
         found: dict[bytes, Verdict | _Answer] = {}
-        for start in range(0, len(asked), _JOB_PAIRS):
-            job = asked[start : start + _JOB_PAIRS]
+        for start in range(0, len(asked), self._scorer.job_pairs):
+            job = asked[start : start + self._scorer.job_pairs]
             found |= zip(job, self._scorer.submit([new[key] for key in job]), strict=True)
         self._known |= found
         chunk.answers = [[(key, self._known[key]) for key in row_keys] for row_keys in keys]
@@ -498,10 +531,11 @@ class Run:
         temporary: str = "",
     ) -> None:
         self._folder, self._about, self._sources, self._dataset = folder, about, sources, dataset
-        self._waiting_chunks, self._temporary = scorer.waiting_chunks, temporary
+        self._waiting_chunks, self._chunk_rows = scorer.waiting_chunks, scorer.chunk_rows
+        self._temporary = temporary
         self._finished, self._progress = finished, progress
         self._scorer = ChunkScorer(scorer, copy_text=about["copy_text"])
-        self._mapper = Mapper(about["preset"], about["map"], about["turns"])
+        self._mapper = Mapper(about["preset"], about["map"], about["turns"], about["policy"]["applications"])
         self._part: Part | None = None
 
     def parts(self, start: Start, *, only_one: bool = False) -> None:
@@ -540,7 +574,7 @@ class Run:
                 found, error = read_row(record, self._mapper)
                 chunk.rows.append((source.path, record.line, found, error))
                 chunk.characters += chunk_size(found)
-                if len(chunk.rows) >= CHUNK_ROWS or chunk.characters >= CHUNK_CHARACTERS or row % most == 0:
+                if len(chunk.rows) >= self._chunk_rows or chunk.characters >= CHUNK_CHARACTERS or row % most == 0:
                     chunk.after = (index + 1, 0) if record.last else (index, taken)
                     chunk.share = (done + reader.share * source.size) / total if total else None
                     yield chunk

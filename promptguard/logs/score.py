@@ -9,7 +9,6 @@ import re
 import signal
 import threading
 from collections.abc import Sequence
-from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeAlias
@@ -17,14 +16,10 @@ from typing import Any, TypeAlias
 import numpy as np
 
 from promptguard.detectors import Evidence
-from promptguard.errors import BackendError, MissingExtraError
+from promptguard.errors import BackendError
 from promptguard.guard import Guard
+from promptguard.policy import Policy
 from promptguard.types import Analysis, Context, Signal
-
-try:
-    from threadpoolctl import threadpool_limits
-except ImportError as error:
-    raise MissingExtraError("logs", "scanning logs") from error
 
 Pair: TypeAlias = tuple[str, Context]
 Verdict: TypeAlias = dict[str, Any]
@@ -32,6 +27,12 @@ Verdict: TypeAlias = dict[str, Any]
 
 _WORD = re.compile(r"\w+")
 _SIMHASH_CHARACTERS = 65_536
+
+CPU = ("CPUExecutionProvider",)
+"""onnxruntime's provider for processors."""
+
+CACHE_MEGABYTES = 256
+"""For contexts, in each process that scores: a log goes through many applications, and each verdict needs one's."""
 
 
 class _Vector:
@@ -50,17 +51,38 @@ class Settings:
 
     Attributes:
         model: folder of a bundle, None for the one that comes with the package.
-        mode: where *review* starts.
+        mode: where *review* starts; None for the policy's, or else ``balanced``.
         prior: share of risky traffic to state probabilities at, None for the bundle's own.
+        policy: what to do with which intent, in place of a mode.
+        providers: onnxruntime execution providers in order of preference.
     """
 
     model: Path | str | None = None
-    mode: str = "balanced"
+    mode: str | None = None
     prior: float | None = None
+    policy: Policy | None = None
+    providers: tuple[str, ...] = CPU
 
-    def guard(self, providers: Sequence[str] = ("CPUExecutionProvider",)) -> Guard:
-        """A guard that also keeps the vector."""
-        return Guard(self.model, mode=self.mode, prior=self.prior, detectors=(_Vector(),), providers=providers)
+    @property
+    def batched(self) -> bool:
+        """Whether windows are meant to run together, as on an accelerator."""
+        return self.providers[:1] != CPU
+
+    def guard(self) -> Guard:
+        """A guard that also keeps the vector.
+
+        Raises:
+            InputError: a setting is unusable.
+        """
+        return Guard(
+            self.model,
+            mode=self.mode,
+            policy=self.policy,
+            prior=self.prior,
+            detectors=(_Vector(),),
+            providers=self.providers,
+            cache_megabytes=CACHE_MEGABYTES,
+        )
 
 
 def score(guard: Guard, pairs: Sequence[Pair]) -> list[Verdict]:
@@ -137,10 +159,11 @@ def near_hash(text: str) -> int:
 
 
 def pair_key(pair: Pair) -> bytes:
-    """Digest that is equal for equal texts in contexts the model reads as equal."""
+    """Digest that is equal for equal texts in contexts that the model reads as equal, under one policy."""
     text, context = pair
     digest = hashlib.blake2b(digest_size=16)
     parts: list[str | None] = [text, context.system_prompt, context.source, context.user_role, context.purpose]
+    parts.append(context.application)
     for message in context.history:
         parts += [message.role, message.content]
     parts.append(None)
@@ -153,15 +176,6 @@ def pair_key(pair: Pair) -> bytes:
     return digest.digest()
 
 
-def one_thread() -> AbstractContextManager[Any]:
-    """From now on numpy's products take one thread, until the context is left.
-
-    Processes keep the cores busy; threads of each would stand in each other's way.
-    """
-    limit: AbstractContextManager[Any] = threadpool_limits(1, "blas")
-    return limit
-
-
 # --- in a worker process ----------------------------------------------------------------------------
 
 _guard: Guard | None = None
@@ -172,7 +186,6 @@ def start(settings: Settings) -> None:
     global _guard
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     threading.Thread(target=_end_with_parent, daemon=True).start()
-    one_thread()  # as soon as it is made, and for good
     _guard = settings.guard()
 
 

@@ -2,19 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from functools import cache
 from pathlib import Path
 from typing import Any
 
 from promptguard.errors import BackendError, InputError, MissingExtraError
-from promptguard.logs import score as verdicts
 from promptguard.logs.output import record_batch
 from promptguard.logs.presets import Mapper
 from promptguard.logs.readers import Record
 from promptguard.logs.run import CHUNK_CHARACTERS, CHUNK_ROWS, Chunk, ChunkScorer, Serial, chunk_size, read_row
 from promptguard.logs.schema import schema
 from promptguard.logs.score import Settings
+from promptguard.policy import Policy
 
 try:
     import pyarrow as pa
@@ -32,7 +32,8 @@ def score(
     map: Mapping[str, str] | None = None,
     turns: str = "last",
     model: Path | str | None = None,
-    mode: str = "balanced",
+    mode: str | None = None,
+    policy: Policy | None = None,
     prior: float | None = None,
     copy_text: bool = False,
 ) -> Any:
@@ -48,7 +49,8 @@ def score(
         map: paths of fields by name, before those of the preset, as in ``{"text": "event.prompt"}``.
         turns: ``last`` or ``all``, as in ``scan``.
         model: folder of a bundle, the same on every node; None for the one that comes with the package.
-        mode: ``low-alarm``, ``balanced`` or ``strict``.
+        mode: ``low-alarm``, ``balanced`` or ``strict``; None for the policy's, or else ``balanced``.
+        policy: what to do with which intent, for some applications by themselves, by the log's ``application``.
         prior: share of risky traffic to state probabilities at, in (0, 1); None for the bundle's own.
         copy_text: also give the text and its context.
 
@@ -61,14 +63,16 @@ def score(
         ModelError: the model cannot be used.
     """
     Mapper(preset, map, turns)
-    settings = Settings(model, mode, prior)
-    bundle = settings.guard().model
+    settings = Settings(model, mode, prior, policy)
+    guard = settings.guard()
+    bundle = guard.model
     counts = dict(df.mapInArrow(_count, "part int, rows bigint").groupBy("part").agg(sf.sum("rows")).collect())
     before, first = 0, {}
     for part in sorted(counts):
         first[part] = (before, counts[part])
         before += counts[part]
-    work = _partition(settings, bundle, (preset, dict(map or {}), turns), first, copy_text)
+    read_as = (preset, dict(map or {}), turns, tuple(guard.policy.applications))
+    work = _partition(settings, bundle, read_as, first, copy_text)
     return df.mapInArrow(work, from_arrow_schema(_columns(copy_text)))
 
 
@@ -96,7 +100,7 @@ def _count(batches: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
 def _partition(
     settings: Settings,
     bundle: str,
-    read_as: tuple[str, Mapping[str, str], str],
+    read_as: tuple[str, Mapping[str, str], str, Collection[str]],
     first: Mapping[int, tuple[int, int]],
     copy_text: bool,
 ) -> Callable[[Iterator[pa.RecordBatch]], Iterator[pa.RecordBatch]]:
@@ -140,7 +144,6 @@ def _scored(scorer: ChunkScorer, chunk: Chunk, copy_text: bool) -> pa.RecordBatc
 @cache
 def _scorer(settings: Settings, bundle: str, copy_text: bool) -> ChunkScorer:
     """This process's model, and the verdicts it remembers from partition to partition."""
-    verdicts.one_thread()  # as soon as it is made, and for good
     guard = settings.guard()
     if guard.model != bundle:
         raise InputError("this node has another model under that path")
