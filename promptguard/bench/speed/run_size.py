@@ -59,7 +59,7 @@ _LEAST_QUERIES = 1100
 _REQUESTS = 2000
 _STREAM = 20_000
 _REPEATS = 10
-"""Simulations of a run that is predicted, each as long as the run."""
+"""Simulations of a run that is predicted."""
 
 _LOGGED = 20_000
 """Most requests of a log that are sent before they come again."""
@@ -280,18 +280,22 @@ class _Bench:
         self.progress(f"{traffic.name}: all workers busy, for {self.seconds / 6:.0f} s")
         return closed_loop(self.started, self._sent(traffic, 2 * len(traffic.requests)), seconds=self.seconds / 6)
 
-    def seconds_at(self, rate: float) -> float:
-        """How long a run is."""
-        return max(self.seconds, _LEAST_QUERIES / rate)
+    @property
+    def warm_up(self) -> float:
+        """Seconds of arrivals before each run."""
+        return self.seconds / 12
+
+    def due(self, share: float, rate: float) -> tuple[float, int, Floats]:
+        """Of a run at a rate, a share of the capacity: its length, its seed and the arrivals that come of it."""
+        seconds, seed = max(self.seconds, _LEAST_QUERIES / rate), self.seed + round(1000 * share)
+        return seconds, seed, arrivals(rate, self.warm_up + seconds, seed)
 
     def run(self, traffic: _Traffic, share: float, rate: float) -> Run:
-        """A run with Poisson arrivals at a rate, which is a share of the capacity."""
-        seconds = self.seconds_at(rate)
+        """A run with Poisson arrivals."""
+        seconds, seed, due = self.due(share, rate)
         self.progress(f"{traffic.name}: {share:.0%} of capacity, {rate:,.1f} requests/s, for {seconds:.0f} s")
-        seed = self.seed + round(1000 * share)
-        warm_up = self.seconds / 12
-        requests = self._sent(traffic, len(arrivals(rate, warm_up + seconds, seed)))
-        return open_loop(self.started, requests, rate=rate, seconds=seconds, seed=seed, warm_up=warm_up)
+        requests = self._sent(traffic, len(due))
+        return open_loop(self.started, requests, rate=rate, seconds=seconds, seed=seed, warm_up=self.warm_up)
 
     def _sent(self, traffic: _Traffic, number: int) -> list[Request]:
         """Requests of a run, in contexts that were in none before where they are to be new."""
@@ -303,8 +307,7 @@ class _Bench:
         self, model: ServiceModel, traffic: _Traffic, share: float, rate: float, fitted_to: Run | None = None
     ) -> dict[str, Any]:
         """Latency as predicted and as measured in a run, which is made after the prediction unless it is given."""
-        number = round(rate * self.seconds_at(rate))
-        predicted = [self._predicted(model, traffic, rate, number, repeat) for repeat in range(_REPEATS)]
+        predicted = [self._predicted(model, traffic, share, rate, repeat) for repeat in range(_REPEATS)]
         run = fitted_to or self.run(traffic, share, rate)
         found: dict[str, Any] = {
             "mix": traffic.name,
@@ -329,12 +332,13 @@ class _Bench:
         found["samples_ms"] = [round(1000 * float(latency), 3) for latency in served]
         return found
 
-    def _predicted(self, model: ServiceModel, traffic: _Traffic, rate: float, number: int, repeat: int) -> Floats:
-        """Latencies of a simulated run of as many requests."""
-        generator = np.random.default_rng((self.seed, repeat))
-        services = model.draw(traffic.stream(number, self.workers, repeat), generator)
-        due = arrivals(rate, 1.5 * number / rate + 100 / rate, self.seed + 7919 * (repeat + 1))[:number]
-        return simulate(due, services, model.slowdown, model.waking)
+    def _predicted(self, model: ServiceModel, traffic: _Traffic, share: float, rate: float, repeat: int) -> Floats:
+        """Latencies of the run, simulated: the same requests at the same times, jitter drawn anew for each repeat."""
+        due = self.due(share, rate)[2]
+        services = model.draw(
+            traffic.stream(len(due), self.workers, repeat), np.random.default_rng((self.seed, repeat))
+        )
+        return simulate(due, services, model.slowdown, model.waking)[due >= self.warm_up]
 
 
 def physical_cores() -> int:
