@@ -48,6 +48,7 @@ def main() -> None:
         "windows": once_measured(windows, quality, "windows"),
         "wording": wording(json.loads((RESULTS / "wording.json").read_text())),
         "runs": runs(json.loads((RESULTS / "runs.json").read_text())),
+        "runs_3": runs(json.loads((RESULTS / "runs_3.json").read_text())),
         "ablations": ablation(withheld),
         "ablations_circumstances": circumstances(withheld),
         "latency": latency(json.loads((RESULTS / "latency.json").read_text())),
@@ -153,7 +154,7 @@ def runs(results: dict[str, Any]) -> str:
     body = [
         [
             name,
-            str(run["settings"]["steps"]),
+            f"{run['settings']['steps'] or run['last_line_of_log']['step']:,}",
             str(run["last_line_of_log"]["seconds"]),
             *(f"{run[figure]:.3f}" for figure in names),
             f"{100 * run['ranked_right']:.1f} %",
