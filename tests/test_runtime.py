@@ -197,9 +197,9 @@ def test_the_engine_starts_without_its_telemetry() -> None:
     assert run_python(TELEMETRY, **quiet) == "1"
 
 
-def test_contexts_kept_is_what_the_cache_holds(tiny: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_contexts_kept_is_what_the_cache_holds(tiny: Path) -> None:
     model = opened(tiny)
-    monkeypatch.setattr(runtime, "_CACHE_BYTES", 50_000)
+    model._cache_bytes = 50_000
     size = model.contexts_kept // 3
     contexts = [tuple(range(1000 + i, 1000 + i + size)) for i in range(4)]
     for context in contexts:
