@@ -519,6 +519,8 @@ def size_checks(result: dict[str, Any]) -> str:
 
 def size_answer(result: dict[str, Any]) -> str:
     """What loads need."""
+    if not result["loads"]:
+        return f"None: a request alone takes longer than {result['demand']['slo_ms']:g} ms.\n"
     body = [
         [
             f"{load['rps']:,g}",

@@ -1,7 +1,7 @@
 """Measure one machine, predict what it takes, check that with load runs, and answer: ``promptguard bench size``.
 
-The model of service times is fitted to load runs at 30 % and 60 % of the capacity, and to requests of all lengths one
-after the other. It then predicts the 99th percentile of two runs before they are made: at 80 %, and with requests of
+The model of service times is fitted to load runs at 30 % and 60 % of the capacity, and to requests of all lengths with
+all workers busy. It then predicts the 99th percentile of two runs before they are made: at 80 %, and with requests of
 other lengths.
 """
 
