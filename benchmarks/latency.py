@@ -22,7 +22,7 @@ from promptguard import Context, Guard
 from promptguard.bench.provenance import provenance
 from promptguard.bench.speed.ceiling import Shape, highest, product_rates
 
-LENGTHS = ((0, 16), (0, 60), (0, 128), (120, 60), (120, 128), (120, 250), (180, 60))
+LENGTHS = ((0, 16), (0, 64), (0, 128), (0, 512), (120, 64), (120, 128), (120, 512), (180, 60))
 RUNS = 60
 LAYERS, HIDDEN = 6, 384
 
