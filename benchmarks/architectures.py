@@ -191,8 +191,12 @@ def without_branches(graph: Path) -> bytes:
     model = onnx.load(graph)
     nodes = []
     for node in model.graph.node:
-        branches = {attribute.name: attribute.g for attribute in node.attribute}
-        nodes += branches["then_branch"].node if node.op_type == "If" else [node]
+        if node.op_type != "If":
+            nodes.append(node)
+            continue
+        text = next(attribute.g for attribute in node.attribute if attribute.name == "then_branch")
+        nodes += text.node
+        model.graph.initializer.extend(text.initializer)
     del model.graph.node[:]
     model.graph.node.extend(nodes)
     return bytes(model.SerializeToString())

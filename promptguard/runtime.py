@@ -95,6 +95,8 @@ class Runtime:
             raise BackendError(f"onnxruntime has no {', '.join(missing) or 'provider'}; here: {', '.join(available)}")
         self._graph = graph
         self._threads = threads
+        # More runs at a time than there are cores would push each other's weights out of the cores' caches.
+        self._runs = max(1, cores() // threads)
         self._providers = list(providers)
         self._cache_bytes = cache_megabytes * 2**20
         self.safe_int8 = needs_safe_int8()
@@ -129,8 +131,9 @@ class Runtime:
             raise BackendError("onnxruntime could not open the model") from error
 
     def _forget_contexts(self) -> None:
-        """An empty cache, and a lock that nobody holds."""
+        """An empty cache, and locks that nobody holds."""
         self._lock = threading.Lock()
+        self._free = threading.BoundedSemaphore(self._runs)
         self._contexts: OrderedDict[tuple[int, ...], Keys] = OrderedDict()
         self._cached_bytes = 0
 
@@ -226,7 +229,8 @@ class Runtime:
             with self._lock:
                 session = self._session = self._session or self._open()
         try:
-            result: list[Any] = session.run(outputs, feed)
+            with self._free:
+                result: list[Any] = session.run(outputs, feed)
         except Exception as error:  # see _open
             raise BackendError("onnxruntime failed to run the model") from error
         return result
@@ -246,6 +250,11 @@ def _stack(keys: Sequence[Keys]) -> Keys:
 def _mask(rows: Sequence[tuple[int, ...]], width: int) -> NDArray[np.int64]:
     """1 where a row has a token, 0 where it is padded; shape (rows, width)."""
     return np.array([[1] * len(row) + [0] * (width - len(row)) for row in rows], np.int64).reshape(len(rows), width)
+
+
+def cores() -> int:
+    """Processor cores that this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def needs_safe_int8() -> bool:

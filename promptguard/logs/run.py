@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import multiprocessing
-import os
 import time
 from collections import Counter, OrderedDict, deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -25,6 +24,7 @@ from promptguard.logs.schema import SCHEMA_VERSION
 from promptguard.logs.score import Pair, Settings, Verdict, pair_key
 from promptguard.logs.sources import STANDARD_INPUT, Source, find
 from promptguard.policy import Policy, severity
+from promptguard.runtime import cores
 from promptguard.types import Context, Decision
 
 Engine: TypeAlias = Literal["local", "ray"]
@@ -210,7 +210,7 @@ def scan(
                 parts.sort(key=part_number)
             else:
                 start = Start(len(parts), tally.rows, *parts[-1]["after"]) if parts else Start()
-                processes = workers or (1 if settings.batched else _cores())
+                processes = workers or (1 if settings.batched else cores())
                 scorer = Serial(guard, batched=settings.batched) if processes == 1 else _Pool(settings, processes)
                 with scorer:
                     Run(output.folder, about, scanned, scorer, done, dataset=dataset, progress=report).parts(start)
@@ -230,11 +230,6 @@ def scan(
         resumed=resumed,
         passed_over=tuple(passed_over),
     )
-
-
-def _cores() -> int:
-    """Processor cores that this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def _listed(sources: Sequence[Source], parts: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
