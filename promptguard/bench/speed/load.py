@@ -23,14 +23,9 @@ from typing import Any, TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
-from promptguard.errors import BackendError, InputError, MissingExtraError, PromptGuardError
+from promptguard.errors import BackendError, InputError, PromptGuardError
 from promptguard.guard import Guard
 from promptguard.types import Context
-
-try:
-    from threadpoolctl import threadpool_limits
-except ImportError as error:
-    raise MissingExtraError("bench", "measuring speed") from error
 
 Request: TypeAlias = tuple[str, Context | None]
 """A text and its context."""
@@ -342,7 +337,6 @@ def _work(pipe: Connection, taken: Any, layout: Layout) -> None:
     """What a worker process does: load a guard, then a run whenever it is told to, until its pipe closes."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the parent, which closes the pipe
     try:
-        threadpool_limits(layout.threads, "blas")
         guard = layout.guard()
         guard.analyze("warm up")
         pipe.send(guard._loaded.runtime.active_providers)

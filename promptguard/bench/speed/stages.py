@@ -10,8 +10,6 @@ import time
 from collections.abc import Mapping, Sequence
 from statistics import median
 
-from threadpoolctl import threadpool_limits
-
 from promptguard.bench.speed.load import Layout, Request
 from promptguard.detectors import Evidence
 from promptguard.guard import Guard
@@ -63,21 +61,20 @@ def split(layout: Layout, requests: Sequence[Request], *, seconds: float) -> dic
     rows: list[dict[str, float]] = []
     ends: float | None = None
     number = 0
-    with threadpool_limits(layout.threads, "blas"):
-        while ends is None or time.perf_counter() < ends or not rows:
-            prompt, context = requests[number % len(requests)]
-            began = time.perf_counter()
-            told = guard.analyze(prompt, context).coverage.milliseconds
-            whole = 1000 * (time.perf_counter() - began)
-            assert seen.evidence is not None  # noqa: S101 - analyze has called it
-            began = time.perf_counter()
-            loaded.bundle.fusion.fuse({d.name: d(seen.evidence) for d in loaded.detectors}, 0.0)
-            fuse = 1000 * (time.perf_counter() - began)
-            number += 1
-            if number == _WARM_UP:
-                ends = time.perf_counter() + seconds
-            elif number > _WARM_UP:
-                parts = {"text": told["text"], "windows": told["windows"], "run": told["model"], "fuse": fuse}
-                parts["decide"] = max(0.0, told["decide"] - fuse)
-                rows.append({**parts, "rest": max(0.0, whole - sum(parts.values())), "whole": whole})
+    while ends is None or time.perf_counter() < ends or not rows:
+        prompt, context = requests[number % len(requests)]
+        began = time.perf_counter()
+        told = guard.analyze(prompt, context).coverage.milliseconds
+        whole = 1000 * (time.perf_counter() - began)
+        assert seen.evidence is not None  # noqa: S101 - analyze has called it
+        began = time.perf_counter()
+        loaded.bundle.fusion.fuse({d.name: d(seen.evidence) for d in loaded.detectors}, 0.0)
+        fuse = 1000 * (time.perf_counter() - began)
+        number += 1
+        if number == _WARM_UP:
+            ends = time.perf_counter() + seconds
+        elif number > _WARM_UP:
+            parts = {"text": told["text"], "windows": told["windows"], "run": told["model"], "fuse": fuse}
+            parts["decide"] = max(0.0, told["decide"] - fuse)
+            rows.append({**parts, "rest": max(0.0, whole - sum(parts.values())), "whole": whole})
     return {name: median(row[name] for row in rows) for name in (*STAGES, "whole")}
