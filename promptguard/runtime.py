@@ -253,8 +253,15 @@ def _mask(rows: Sequence[tuple[int, ...]], width: int) -> NDArray[np.int64]:
 
 
 def cores() -> int:
-    """Processor cores that this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    """Processor cores that this process may use: by its affinity and by a quota of its control group."""
+    usable = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    try:
+        quota, period = Path("/sys/fs/cgroup/cpu.max").read_text(encoding="ascii").split()
+        if quota != "max":
+            usable = min(usable, math.ceil(int(quota) / int(period)))
+    except (OSError, ValueError):  # no control groups here, or of the first version
+        pass
+    return max(1, usable)
 
 
 def needs_safe_int8() -> bool:

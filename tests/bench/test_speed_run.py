@@ -8,18 +8,19 @@ import subprocess
 from collections.abc import Callable
 from copy import deepcopy
 from dataclasses import replace
-from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
 
 import pytest
 from command_line import plain as plain
 from command_line import run, write
+from html_page import Page
 
 from promptguard import InputError
 from promptguard.bench.speed import machine, page
 from promptguard.bench.speed.compare import compare, read_result
 from promptguard.bench.speed.run_speed import QUICK, Plan, run_speed
+from promptguard.runtime import cores
 
 PLAN = Plan("test", ((16, 120), (128, 120)), 0.3, 0.05, 0.6, (2,), 1, 2, 300, axes=False, percentile=0.9)
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
@@ -50,7 +51,7 @@ def rows(result: dict[str, Any], scenario: str) -> list[dict[str, Any]]:
 
 def test_the_result_says_what_it_belongs_to(measured: dict[str, Any]) -> None:
     here = measured["provenance"]["machine"]
-    assert here["cores"] == machine.cores() >= 1
+    assert here["cores"] == cores() >= 1
     assert set(here) >= {*machine.SAME, "load", "memory_bytes", "safe_int8", "platform"}
     assert {"commit", "dirty", "versions", "date", "command"} <= measured["provenance"].keys()
     settings = measured["settings"]
@@ -80,7 +81,7 @@ def test_offline_and_server(measured: dict[str, Any]) -> None:
     assert all(row["tokens_per_second"] == pytest.approx(row["texts_per_second"] * 128, rel=1) for row in offline)
     layouts = {(row["workers"], row["callers"], row["threads"]) for row in offline}
     assert (1, 1, 1) in layouts
-    assert len({workers * callers * threads for workers, callers, threads in layouts}) >= min(2, machine.cores())
+    assert len({workers * callers * threads for workers, callers, threads in layouts}) >= min(2, cores())
     (server,) = rows(measured, "server")
     assert len(server["probes"]) == PLAN.probes
     met = [p["rate"] for p in server["probes"] if p["p99_ms"] is not None and p["p99_ms"] <= server["slo_ms"]]
@@ -175,31 +176,6 @@ def test_what_has_nothing_in_common_is_not_compared(measured: dict[str, Any]) ->
 
 
 # --- the page -----------------------------------------------------------------------------------
-
-
-class Page(HTMLParser):
-    """A page's tags, each of them closed."""
-
-    def __init__(self, html: str) -> None:
-        super().__init__()
-        self.tags: list[tuple[str, dict[str, str | None]]] = []
-        self._open: list[str] = []
-        self.feed(html)
-        assert self._open == []
-
-    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
-        self.tags.append((tag, dict(attrs)))
-        if tag not in ("meta", "br", "rect", "line", "polyline", "circle") or f"</{tag}>" in (
-            self.get_starttag_text() or ""
-        ):
-            self._open.append(tag)
-
-    def handle_startendtag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
-        self.tags.append((tag, dict(attrs)))
-
-    def handle_endtag(self, tag: str) -> None:
-        if tag != "circle":
-            assert self._open.pop() == tag
 
 
 def test_the_page_holds_all_and_asks_for_nothing(measured: dict[str, Any]) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import os
 import platform
 import shutil
@@ -13,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from promptguard.errors import InputError
-from promptguard.runtime import needs_safe_int8, onnxruntime
+from promptguard.runtime import cores, needs_safe_int8, onnxruntime
 
 FLAGS = (
     "sse4_1", "avx2", "avx512f", "avx512bw", "avx512_vnni", "avx_vnni", "avx_vnni_int8", "avx512_bf16", "amx_tile",
@@ -61,18 +60,6 @@ def machine() -> dict[str, Any]:
     }
 
 
-def cores() -> int:
-    """Processor cores that this process may use: by its affinity and by a quota of its control group."""
-    usable = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    try:
-        quota, period = Path("/sys/fs/cgroup/cpu.max").read_text(encoding="ascii").split()
-        if quota != "max":
-            usable = min(usable, math.ceil(int(quota) / int(period)))
-    except (OSError, ValueError):  # no control groups here, or of the first version
-        pass
-    return max(1, usable)
-
-
 def provider_named(name: str) -> str:
     """The full name of an execution provider that is installed.
 
@@ -116,17 +103,26 @@ def assigned(graph: Path, provider: str) -> dict[str, int] | None:
     return dict(Counter(part.ep_name for part in session.get_provider_graph_assignment_info()))
 
 
-def check_layout(processes: int, threads: int) -> None:
-    """See that there is a core for every thread.
+def checked_workers(workers: int | None, threads: int, provider: str) -> int:
+    """How many workers there shall be, with a core for every thread of theirs.
+
+    Args:
+        workers: as many as asked for; None for as many as there are cores for their threads, and for one on an
+            accelerator.
+        threads: of one run of the model.
+        provider: the execution provider's full name.
 
     Raises:
-        InputError: there is not, or a number is below 1.
+        InputError: there are not so many cores, or a number is below 1.
     """
-    if processes < 1 or threads < 1:
+    if threads < 1 or (workers is not None and workers < 1):
         raise InputError("--workers and --threads must be at least 1")
-    if processes * threads > cores():
-        wanted = f"{processes} workers with {threads} threads each" if processes > 1 else f"{threads} threads"
+    if workers is None:
+        workers = max(1, cores() // threads) if provider == CPU else 1
+    if workers * threads > cores():
+        wanted = f"{workers} workers with {threads} threads each" if workers > 1 else f"{threads} threads"
         raise InputError(f"{wanted} are more than the {cores()} cores that this process may use")
+    return workers
 
 
 def _processor() -> tuple[str, set[str]]:

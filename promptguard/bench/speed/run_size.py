@@ -30,7 +30,7 @@ from promptguard.bench.speed.load import (
     closed_loop,
     open_loop,
 )
-from promptguard.bench.speed.machine import CPU, check_layout, cores, machine, provider_named
+from promptguard.bench.speed.machine import checked_workers, machine, provider_named
 from promptguard.bench.speed.mixes import CHAT, DOCUMENTS, numbered, spread
 from promptguard.bench.speed.queueing import simulate
 from promptguard.bench.speed.run_speed import Progress, lines
@@ -39,6 +39,7 @@ from promptguard.bench.speed.sizing import CHECKED_UTILISATION, Demand, Replica,
 from promptguard.bench.speed.traffic import Sizes, logged, sizes
 from promptguard.errors import BackendError, InputError
 from promptguard.loaded import Loaded
+from promptguard.runtime import cores
 from promptguard.types import Context
 
 SCHEMA = "promptguard-size-1"
@@ -188,10 +189,7 @@ def run_size(
     if not 0 < seconds < float("inf"):
         raise InputError("--seconds must be a positive number")
     chosen = provider_named(provider)
-    check_layout(1, threads)
-    if workers is None:
-        workers = max(1, cores() // threads) if chosen == CPU else 1
-    check_layout(workers, threads)
+    workers = checked_workers(workers, threads, chosen)
     circumstances = provenance(command) | {"machine": machine()}
     layout = Layout(processes=workers, threads=threads, model=model, providers=(chosen,))
     progress("reading requests")

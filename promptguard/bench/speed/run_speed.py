@@ -21,8 +21,7 @@ from promptguard.bench.speed.machine import (
     CPU,
     PROVIDERS,
     assigned,
-    check_layout,
-    cores,
+    checked_workers,
     installed,
     machine,
     provider_named,
@@ -30,6 +29,7 @@ from promptguard.bench.speed.machine import (
 from promptguard.bench.speed.traffic import Sizes, logged, made, sizes
 from promptguard.errors import BackendError, InputError
 from promptguard.loaded import Loaded
+from promptguard.runtime import cores
 
 SCHEMA = "promptguard-speed-1"
 """What a result says it is; the number changes when its keys do."""
@@ -337,10 +337,7 @@ def run_speed(
     if unknown:
         raise InputError(f"--precision must be one of {', '.join(PRECISIONS)}, not {unknown[0]!r:.40}")
     chosen = provider_named(provider)
-    check_layout(1, threads)
-    if workers is None:
-        workers = max(1, cores() // threads) if chosen == CPU else 1
-    check_layout(workers, threads)
+    workers = checked_workers(workers, threads, chosen)
     circumstances = provenance(command) | {"machine": machine()}
     one = Layout(threads=threads, model=model, providers=(chosen,))
     bench = Bench(one, plan, seed=seed, progress=progress)
