@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+import importlib
 import json
-import runpy
 from pathlib import Path
 from typing import Any
 
@@ -55,25 +55,26 @@ def test_the_table_holds_every_part() -> None:
 
 
 def test_the_tables_of_the_documents(monkeypatch: pytest.MonkeyPatch) -> None:
-    write_tables = runpy.run_path(str(Path(__file__).parents[2] / "scripts" / "write_tables.py"))
+    monkeypatch.syspath_prepend(Path(__file__).parents[2] / "scripts")
+    tables = importlib.import_module("tables.quality")
     records = [record(ATTACK, source_name="strangers", family="attacks") for _ in range(20)]
     records += [record(source_name=f"calm{i % 2}", family="benign") for i in range(150)]
     records.append(record(source_name="calm0", family="benign"))
     rows = [said(0.9)] * 10 + [said(0.01)] * 10 + [said(0.4, windows=3)] * 2 + [said(0.02, windows=1)] * 149
     result = evaluate(records, rows, prior=0.05, thresholds={"balanced": 0.5, "strict": 0.3})
-    pooled = write_tables["pooled"](result)
+    pooled = tables.pooled(result)
     for part in ("recall at 0.1 % false", "recall at 5 % false", "calibration error at 5 % risky |"):
         assert part in pooled
-    assert "| strangers | attacks | 20 | 50.0 % (" in write_tables["transfer"](result["transfer"])
-    modes = write_tables["modes"](result["modes"], least=76)
+    assert "| strangers | attacks | 20 | 50.0 % (" in tables.transfer(result["transfer"])
+    modes = tables.modes(result["modes"], least=76)
     assert "| messages | 151 | 0.0 % (" in modes
     assert "`calm0`" in modes
     assert "`calm1`" not in modes
     assert "largest ratio of a kind to the nominal rate |  | 0.0 (messages) | 0.3 (messages) |" in modes
-    windows = write_tables["windows"](result["windows"])
+    windows = tables.windows(result["windows"])
     assert "| records | 1 | 149 | 0.0 %" in windows
     assert "| records | 2-3 | 2 | 0.0 %" in windows
-    assert write_tables["once_measured"](write_tables["windows"], {}, "windows").startswith("Not in")
+    assert tables.once_measured(tables.windows, {}, "windows").startswith("Not in")
 
 
 def test_the_table_of_a_small_set() -> None:
