@@ -32,7 +32,7 @@ from sklearn.metrics import roc_auc_score
 
 from promptguard import Guard, bundle
 from promptguard.bench.provenance import provenance
-from promptguard.runtime import onnxruntime  # with its telemetry switched off
+from promptguard.runtime import needs_safe_int8, onnxruntime  # with its telemetry switched off
 from promptguard.training.calibrate import is_risky
 from promptguard.training.data import read_jsonl
 from promptguard.training.export import read_weights
@@ -302,7 +302,9 @@ def observed_ranges(model: Any, guard: Guard, pairs: Sequence[tuple[str, Any]]) 
 
 
 def opened(model: Any, *, threads: int = 1, **entries: str) -> Any:
-    """An onnxruntime session over a graph."""
+    """An onnxruntime session over a graph, with the products that ``Runtime`` would take here."""
+    if needs_safe_int8():
+        entries = {"session__x64quantprecision": "1", **entries}
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads, options.inter_op_num_threads = threads, 1
     options.log_severity_level = 3
@@ -519,6 +521,11 @@ def sessions(weights: Any, guard: Guard, pairs: Sequence[tuple[str, Any]]) -> di
         "scales by row and block (MatMulNBits)": opened(rewritten(shipped, products(blockwise))),
         "unsigned weights": opened(rewritten(shipped, products(unsigned))),
         "safe without VNNI": opened(shipped, session__x64quantprecision="1"),
+        **(
+            {"products that may overflow here": opened(shipped, session__x64quantprecision="0")}
+            if needs_safe_int8()
+            else {}
+        ),
         "denormals as zero": opened(shipped, session__set_denormal_as_zero="1"),
     }
     try:

@@ -16,6 +16,7 @@ import argparse
 import multiprocessing
 import random
 import time
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -29,8 +30,8 @@ from promptguard.training.data import read_jsonl
 from promptguard.training.examples import CONTEXT_TOKENS, Example, examples
 from promptguard.training.train import SHARES, Settings, train
 
-WORDINGS = 2
-"""Wordings of each context that are laid out; every draw takes one of them."""
+WORDINGS = 3
+"""Wordings of each context that are laid out; every draw takes one of them, or two."""
 
 
 def main() -> None:
@@ -46,7 +47,12 @@ def main() -> None:
     parser.add_argument("--words", action="store_true", help="train the word embeddings as well")
     parser.add_argument("--swapped", type=int, default=0, help="unlabelled texts in other contexts to add")
     parser.add_argument("--swapped-share", type=float, default=0.1, help="their share of the draws beside the others'")
+    parser.add_argument("--fresh", nargs="+", default=(), metavar="SOURCE", help="sources to draw more of: what is new")
+    parser.add_argument("--fresh-share", type=float, default=0.5, help="their share of all draws")
     parser.add_argument("--teacher", type=Path, help="logits written by scripts/teach.py")
+    parser.add_argument(
+        "--consistency", type=float, default=0.0, help="weight of what other wordings of a context move"
+    )
     parser.add_argument("--eight-bits-from", type=float, default=0.8, help="share of the steps; above 1 for never")
     parser.add_argument("--average", type=float, default=0.998)
     parser.add_argument("--learning-rate", type=float, default=1.5e-4)
@@ -55,8 +61,13 @@ def main() -> None:
     parser.add_argument("--threads", type=int, default=torch.get_num_threads())
     parser.add_argument("--seed", type=int, default=1)
     arguments = parser.parse_args()
+    if arguments.teacher and arguments.fresh:
+        parser.error("--fresh lays records out in another order than the teacher's logits")
     torch.set_num_threads(arguments.threads)
     began = time.monotonic()
+    shares = SHARES | ({"swapped": arguments.swapped_share} if arguments.teacher else {})
+    if arguments.fresh:
+        shares["fresh"] = sum(shares.values()) * arguments.fresh_share / (1 - arguments.fresh_share)
     settings = Settings(
         base=arguments.base,
         steps=arguments.steps,
@@ -67,11 +78,12 @@ def main() -> None:
         one_way=not arguments.full_mask,
         words=arguments.words,
         average=arguments.average,
+        consistency_weight=arguments.consistency,
         eight_bits_from=arguments.eight_bits_from,
-        shares=SHARES | ({"swapped": arguments.swapped_share} if arguments.teacher else {}),
+        shares=shares,
         device=arguments.device,
     )
-    store = laid_out(arguments.records, arguments.tokenizer, swapped_records=arguments.swapped)
+    store = laid_out(arguments.records, arguments.tokenizer, swapped_records=arguments.swapped, fresh=arguments.fresh)
     if arguments.teacher:
         # The teacher read the first wording of each context; what it says holds for all.
         store.teacher = np.repeat(np.load(arguments.teacher)[:, None], WORDINGS, axis=1)
@@ -80,15 +92,19 @@ def main() -> None:
     print(f"done after {time.monotonic() - began:.0f} s")
 
 
-def laid_out(records: Path, tokenizer: Path, wordings: int = WORDINGS, swapped_records: int = 0) -> Store:
+def laid_out(
+    records: Path, tokenizer: Path, wordings: int = WORDINGS, swapped_records: int = 0, fresh: Sequence[str] = ()
+) -> Store:
     """The examples of a file of records, from the file beside it if that is newer."""
-    path = records.with_suffix(f".{wordings}-{swapped_records}.npz")
+    named = "".join(f"-{source}" for source in sorted(fresh))
+    path = records.with_suffix(f".{wordings}-{swapped_records}{named}.npz")
     if path.exists() and path.stat().st_mtime > records.stat().st_mtime:
         return Store.load(path)
     rows = list(read_jsonl(records))
     # Composed contents have setups that fit them; a text in a foreign carrier says nothing.
     movable = [r for r in rows if r["family"] != "composed_carriers"]
     rows += swapped(movable, swapped_records, random.Random(11))
+    rows = [{**r, "family": "fresh"} if r["source"] in fresh else r for r in rows]
     with multiprocessing.Pool(initializer=_open, initargs=(tokenizer, wordings)) as pool:
         made = pool.map(_examples, rows, chunksize=500)
     store = Store.of(group(list(zip(rows, made, strict=True))), wordings)

@@ -228,26 +228,34 @@ class Collator:
         self._tokens = torch.from_numpy(store.tokens).to(device)
         self._marks = torch.from_numpy(store.marks).to(device)
 
-    def __call__(self, examples: NDArray[np.intp], *, wording: int | None = None, seed: int = 0) -> Batch:
+    def __call__(
+        self, examples: NDArray[np.intp], *, wording: int | None = None, seed: int = 0, twice: bool = False
+    ) -> Batch:
         """Make the tensors of a batch.
 
         Args:
             examples: numbers of examples in the store.
             wording: which wording of every context; None draws one for each example.
             seed: fixes what is drawn.
+            twice: every example in two wordings, drawn: all in one, then all in another.
 
         Returns:
             The batch, on the device.
         """
         store = self._store
+        wordings = store.contexts.shape[1]
+        chosen = np.random.default_rng(seed).integers(wordings, size=len(examples))
+        if wording is not None:
+            chosen = np.full(len(examples), wording)
+        if twice:
+            steps = np.random.default_rng(seed + 1).integers(1, max(wordings, 2), size=len(examples))
+            chosen = np.concatenate([chosen, (chosen + steps) % wordings])
+            examples = np.concatenate([examples, examples])
         counts = store.first_row[examples + 1] - store.first_row[examples]
         owner = np.repeat(np.arange(len(examples)), counts)
         within = np.arange(len(owner)) - np.repeat(np.cumsum(counts) - counts, counts)
         rows = store.first_row[examples][owner] + within
-        wordings = store.contexts.shape[1]
-        drawn = (
-            np.random.default_rng(seed).integers(wordings, size=len(examples))[owner] if wording is None else wording
-        )
+        drawn = chosen[owner]
         contexts = store.contexts[rows, drawn]
         ranges = self._put(np.concatenate([contexts, store.texts[rows]], axis=1).astype(np.int64))
         longest = int((contexts[:, 1] + store.texts[rows, 1]).max())

@@ -53,6 +53,8 @@ class Settings:
         span_weight: weight of the tokens' loss.
         embedding_weight: weight of the distance to the teacher, taken every fourth step.
         teacher_weight: weight of a larger model's probabilities where the store has them.
+        consistency_weight: weight of what the verdict moves when the context is said otherwise; above 0 a batch holds
+            every example in two wordings.
         average: what the averaged weights keep in a step.
         eight_bits_from: share of the steps after which products are rounded as the 8-bit graph rounds them.
         shares: for each family its share of the draws.
@@ -76,6 +78,7 @@ class Settings:
     span_weight: float = 0.5
     embedding_weight: float = 1.0
     teacher_weight: float = 1.0
+    consistency_weight: float = 0.0
     average: float = 0.998
     eight_bits_from: float = 0.8
     shares: Mapping[str, float] = field(default_factory=lambda: dict(SHARES))
@@ -98,12 +101,26 @@ def loss_of(heads: Heads, batch: Batch, settings: Settings) -> dict[str, Tensor]
     )
     losses["spans"] = settings.span_weight * (token * marked).sum() / marked.sum().clamp(min=1)
     losses["pairs"] = settings.pair_weight * _ranking(logits[:, RISK], batch, settings.pair_margin)
+    weights = torch.full((len(OUTPUTS),), settings.intents_weight, device=logits.device)
+    weights[RISK] = 1.0
     if batch.teacher is not None:
         soft = functional.binary_cross_entropy_with_logits(heads.logits, batch.teacher.sigmoid(), reduction="none")
-        weights = torch.full((len(OUTPUTS),), settings.intents_weight, device=soft.device)
-        weights[RISK] = 1.0
         losses["teacher"] = settings.teacher_weight * (soft * weights).sum(1).mean()
+    if settings.consistency_weight:
+        losses["consistency"] = settings.consistency_weight * (_moved(logits) * weights).sum(1).mean()
     return losses
+
+
+def _moved(logits: Tensor) -> Tensor:
+    """How far each wording's probabilities are from the other's; the second half holds the first one's examples again.
+
+    Each side learns from the other as from a teacher, so that nothing pulls towards certainty.
+    """
+    one, other = logits.chunk(2)
+    sides = ((one, other), (other, one))
+    return torch.cat(
+        [functional.binary_cross_entropy_with_logits(a, b.detach().sigmoid(), reduction="none") for a, b in sides]
+    )
 
 
 def _ranking(risk: Tensor, batch: Batch, margin: float) -> Tensor:
@@ -185,7 +202,8 @@ def train(
         spent = float(saved["spent"])
     (folder / "settings.json").write_text(json.dumps(asdict(settings), indent=1))
     collate = Collator(store, device)
-    batches = Mixture(store, settings.shares, settings.tokens, settings.seed).batches()
+    twice = settings.consistency_weight > 0
+    batches = Mixture(store, settings.shares, settings.tokens // (1 + twice), settings.seed).batches()
     for _ in range(step):
         next(batches)
     model.train()
@@ -198,12 +216,12 @@ def train(
             if done >= 1:
                 break
             # Seeded by the step, so that a run that was cut goes on as it would have.
-            batch = collate(next(batches), seed=settings.seed * 1_000_003 + step)
+            batch = collate(next(batches), seed=settings.seed * 1_000_003 + step, twice=twice)
             rate = _schedule(done)
             for group in optimizer.param_groups:
                 group["lr"] = group["peak"] * rate
             rounding = done >= settings.eight_bits_from
-            with torch.autocast(device, dtype=torch.bfloat16):
+            with torch.autocast(device, dtype=torch.bfloat16, enabled=fast_halves(device)):
                 given = batch.ids, batch.segments, batch.positions
                 heads = run_in_eight_bits(model, *given) if rounding else model(*given)
                 losses = loss_of(heads, batch, settings)
@@ -236,6 +254,11 @@ def train(
     return model.eval()
 
 
+def fast_halves(device: str) -> bool:
+    """Whether 16-bit products are the device's own: a processor without them emulates them, slower than 32 bits."""
+    return device != "cpu" or torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported()
+
+
 def predict(model: PairEncoder, store: Store, *, wording: int = 0, device: str = "cpu", tokens: int = 65536) -> Tensor:
     """Logits of every row of a store.
 
@@ -254,7 +277,7 @@ def predict(model: PairEncoder, store: Store, *, wording: int = 0, device: str =
     result = torch.zeros((len(store.texts), len(OUTPUTS)))
     collate = Collator(store, device)
     order = np.argsort(lengths, kind="stable")
-    with torch.inference_mode(), torch.autocast(device, dtype=torch.bfloat16):
+    with torch.inference_mode(), torch.autocast(device, dtype=torch.bfloat16, enabled=fast_halves(device)):
         while len(order):
             # The longest last: how many fit is known from the longest taken.
             many = int(np.searchsorted(np.cumsum(counts[order]) * lengths[order], tokens)) or 1

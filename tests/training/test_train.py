@@ -113,6 +113,27 @@ def test_a_teacher_alone_teaches(base: str, tmp_path: Path) -> None:
     assert np.mean((risk > 0) == risky) > 0.9
 
 
+def test_a_verdict_learns_not_to_move_with_the_wording(base: str, tmp_path: Path) -> None:
+    """Where another wording goes with the label, only the weight on consistency keeps it from being learnt."""
+    generator, made = random.Random(5), []
+    for _ in range(300):
+        risky = generator.random() < 0.5
+        plain, other = (9, 151, 102), (9, 150 if risky else 152, 151, 102)
+        text = (101, *(generator.randrange(110, 140) for _ in range(6)), 102)
+        labels = (*([0.0] * 6), float(risky), *([0.0] * 3), float(risky))
+        made.append([Example((Row((plain, other), text, (-1,) * len(text)),), labels, None)])
+    moved = {}
+    for weight in (0.0, 3.0):
+        two = Store.of({"contextual": made}, wordings=2)
+        run = settings(base, 300)
+        run.consistency_weight = weight
+        model = train(two, run, tmp_path / str(weight))
+        first, second = (predict(model, two, wording=i)[:, -1].sigmoid() for i in (0, 1))
+        moved[weight] = float((first - second).abs().mean())
+    assert moved[0.0] > 0.3
+    assert moved[3.0] < 0.5 * moved[0.0]
+
+
 def test_predictions_stand_in_the_order_of_the_rows(base: str) -> None:
     made = store(2)
     model = PairEncoder(base).eval()

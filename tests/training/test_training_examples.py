@@ -122,6 +122,24 @@ def test_a_store_keeps_wordings_and_comes_back_as_it_was(
     assert first[: len(made[0].rows[0].contexts[0])] == list(made[0].rows[0].contexts[0])
 
 
+def test_every_example_in_two_wordings(tokenizer: Tokenizer, contexts: ContextEncoder) -> None:
+    prompts = ("Parcel desk.", "Desk for parcels.", "We answer about parcels.")
+    wordings = [{"system_prompt": prompt} for prompt in prompts]
+    made = [
+        examples({**record(text, []), "context": wordings[0]}, tokenizer, contexts, wordings[1:])
+        for text in ("Where is my parcel?", "Is it lost?")
+    ]
+    store = Store.of({"benign": made}, wordings=3)
+    pairs = set()
+    for seed in range(40):
+        ids = Collator(store)(np.arange(2), seed=seed, twice=True).ids
+        assert len(ids) == 4
+        for one, other in zip(ids[:2].tolist(), ids[2:].tolist(), strict=True):
+            assert one != other
+            pairs.add((tuple(one), tuple(other)))
+    assert len(pairs) == 12
+
+
 def test_nobody_labels_a_swapped_record(tokenizer: Tokenizer, contexts: ContextEncoder) -> None:
     rows = [
         record("refund me", ["fraud"], source="user", system_prompt="A shop."),
