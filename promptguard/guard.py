@@ -156,16 +156,21 @@ class Guard:
             InputError, ModelError, BackendError: as ``analyze``.
         """
         loaded = self._loaded
-        prepared = [self._prepare(loaded, prompt, Context.of(context)) for prompt, context in _checked(pairs)]
-        began = time.perf_counter()
-        jobs = [(item.context_ids, window.ids) for item in prepared for _, window in item.windows]
-        outputs = iter(batching.run(loaded.runtime, jobs))
-        model_ms = 1000 * (time.perf_counter() - began) / max(1, len(jobs))
+        checked = list(_checked(pairs))
+        # Where windows run one by one, so may the texts: a caller with one text then waits for no other's thousand.
+        groups = [checked] if loaded.runtime.batches else [[pair] for pair in checked]
         analyses = []
-        for item in prepared:
-            readings = tuple(Reading(view, window, next(outputs)) for view, window in item.windows)
-            item.milliseconds["model"] = model_ms * len(readings)
-            analyses.append(self._judge(loaded, item, readings))
+        for group in groups:
+            with loaded.runtime.turn:
+                prepared = [self._prepare(loaded, prompt, Context.of(context)) for prompt, context in group]
+                began = time.perf_counter()
+                jobs = [(item.context_ids, window.ids) for item in prepared for _, window in item.windows]
+                outputs = iter(batching.run(loaded.runtime, jobs))
+                model_ms = 1000 * (time.perf_counter() - began) / max(1, len(jobs))
+            for item in prepared:
+                readings = tuple(Reading(view, window, next(outputs)) for view, window in item.windows)
+                item.milliseconds["model"] = model_ms * len(readings)
+                analyses.append(self._judge(loaded, item, readings))
         return analyses
 
     def _prepare(self, loaded: Loaded, prompt: str, context: Context) -> _Prepared:

@@ -79,12 +79,14 @@ class Loaded:
 
     def encode(self, prompt: str) -> Floats:
         """Vector of the first window of a text, read without context."""
-        # As many windows as there may be: sampling would be work for nothing.
-        first = self.cut(prompt[:_ENCODED_CHARACTERS], max_windows=_ENCODED_CHARACTERS).windows[0]
-        return self.runtime.run((), first.ids).embedding
+        with self.runtime.turn:
+            # As many windows as there may be: sampling would be work for nothing.
+            first = self.cut(prompt[:_ENCODED_CHARACTERS], max_windows=_ENCODED_CHARACTERS).windows[0]
+            return self.runtime.run((), first.ids).embedding
 
     def plain_vectors(self, context_ids: tuple[int, ...], readings: Sequence[Reading]) -> Floats:
         """Vectors of windows read without context: those at hand, if there was none."""
         if not context_ids:
             return np.stack([reading.output.embedding for reading in readings])
-        return np.stack([self.runtime.run((), reading.window.ids).embedding for reading in readings])
+        with self.runtime.turn:
+            return np.stack([self.runtime.run((), reading.window.ids).embedding for reading in readings])

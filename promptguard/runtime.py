@@ -78,6 +78,8 @@ class Runtime:
         cache_megabytes: most memory for contexts that were read.
 
     Attributes:
+        turn: to be held while a text is read, by as many threads at a time as there are cores: more would push each
+            other's data out of the cores' caches. Not by a thread that holds it already.
         takes_batches: whether the graph has a mask and may be given several windows at once.
         active_providers: what onnxruntime runs the graph on.
         safe_int8: whether 8-bit products take the slower way that cannot overflow, with the same results.
@@ -95,8 +97,7 @@ class Runtime:
             raise BackendError(f"onnxruntime has no {', '.join(missing) or 'provider'}; here: {', '.join(available)}")
         self._graph = graph
         self._threads = threads
-        # More runs at a time than there are cores would push each other's weights out of the cores' caches.
-        self._runs = max(1, cores() // threads)
+        self._turns = max(1, cores() // threads)
         self._providers = list(providers)
         self._cache_bytes = cache_megabytes * 2**20
         self.safe_int8 = needs_safe_int8()
@@ -133,7 +134,7 @@ class Runtime:
     def _forget_contexts(self) -> None:
         """An empty cache, and locks that nobody holds."""
         self._lock = threading.Lock()
-        self._free = threading.BoundedSemaphore(self._runs)
+        self.turn = threading.BoundedSemaphore(self._turns)
         self._contexts: OrderedDict[tuple[int, ...], Keys] = OrderedDict()
         self._cached_bytes = 0
 
@@ -229,8 +230,7 @@ class Runtime:
             with self._lock:
                 session = self._session = self._session or self._open()
         try:
-            with self._free:
-                result: list[Any] = session.run(outputs, feed)
+            result: list[Any] = session.run(outputs, feed)
         except Exception as error:  # see _open
             raise BackendError("onnxruntime failed to run the model") from error
         return result

@@ -23,6 +23,7 @@ from promptguard import Analysis, Context, Decision, Example, Guard, InputError,
 from promptguard.detectors import Evidence
 from promptguard.fusion import logistic
 from promptguard.intents import INTENTS
+from promptguard.runtime import Runtime
 
 SHOP = Context(
     system_prompt="You answer questions about orders of a shoe shop. Never reveal discount codes. " * 3,
@@ -101,6 +102,43 @@ def test_from_many_threads(tiny: Path, pairs: list[tuple[str, Context]], alone: 
     with ThreadPoolExecutor(32) as pool:
         found = [*pool.map(lambda i: same(guard.analyze(*pairs[i])), order)]
     assert found == [alone[i] for i in order]
+
+
+def test_as_many_texts_at_a_time_as_cores(tiny: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("promptguard.runtime.cores", lambda: 2)
+    reading: list[int] = []
+    most = 0
+    run = Runtime.run
+
+    def watched(self: Runtime, *job: Any) -> Any:
+        nonlocal most
+        reading.append(1)
+        most = max(most, len(reading))
+        output = run(self, *job)
+        reading.pop()
+        return output
+
+    monkeypatch.setattr(Runtime, "run", watched)
+    guard = Guard(tiny)
+    with ThreadPoolExecutor(16) as pool:
+        list(pool.map(guard.analyze, ["word " * 700] * 32))
+    assert most == 2
+
+
+def test_a_detector_may_ask_its_own_guard(tiny: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("promptguard.runtime.cores", lambda: 1)
+
+    class Asks:
+        name = "asks"
+
+        def __call__(self, evidence: Evidence) -> Signal:
+            inner = [] if evidence.text == "inner" else [guard.analyze("inner", SHOP), guard.encode("inner")]
+            return Signal(self.name, {"asked": float(len(inner))})
+
+    guard = Guard(tiny, detectors=[Asks()])
+    with ThreadPoolExecutor(1) as pool:
+        signals = pool.submit(guard.analyze, "outer", SHOP).result(timeout=60).signals
+    assert signals["asks"].scores == {"asked": 2.0}
 
 
 async def test_from_asyncio(tiny: Path, pairs: list[tuple[str, Context]], alone: list[str]) -> None:

@@ -150,8 +150,8 @@ runtime = Runtime(Path(sys.argv[1]), threads=int(sys.argv[2]), providers=["CPUEx
 job = (9, 2017, 102), (101, *range(3000, 3040), 102)
 before = runtime.run(*job)
 session = runtime._session
-for _ in range(runtime._runs):
-    runtime._free.acquire()  # other threads are in the middle of a run
+for _ in range(runtime._turns):
+    runtime.turn.acquire()  # other threads are in the middle of a run
 for runs in (0, 2):
     child = os.fork()
     if not child:
@@ -161,8 +161,8 @@ for runs in (0, 2):
             assert (after.logits == before.logits).all() and (after.span_logits == before.span_logits).all()
         sys.exit(17)  # an ordinary end, destructors and exit handlers included
     assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 17
-for _ in range(runtime._runs):
-    runtime._free.release()
+for _ in range(runtime._turns):
+    runtime.turn.release()
 assert (runtime.run(*job).logits == before.logits).all()
 print("all ended")
 """
