@@ -103,9 +103,12 @@ def _offline(rows: Sequence[Mapping[str, Any]]) -> Table:
 
 
 def _server(rows: Sequence[Mapping[str, Any]]) -> Table:
-    table = _table("text", "context", "setting", "p99 within", "texts/s", "fails at", "at capacity")
+    table = _table("text", "context", "setting", "within", "texts/s", "fails at", "at capacity")
     for row in rows:
-        figures = [f"{row['slo_ms']:g} ms", *(_number(row[name]) for name in ("rate", "fails_at", "capacity"))]
+        figures = [
+            f"{row['slo_ms']:g} ms: {row['share']:.0%}",
+            *(_number(row[name]) for name in ("rate", "fails_at", "capacity")),
+        ]
         table.add_row(*_lengths(row), _setting(row), *figures)
     return table
 

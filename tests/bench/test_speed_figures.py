@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
@@ -41,6 +43,29 @@ def test_a_server_meets_its_time_with_99_of_100() -> None:
     assert scenarios.meets(run_of(np.concatenate([quick, slow[:20]])), 100)
     assert not scenarios.meets(run_of(np.concatenate([quick, slow[:21]])), 100)
     assert not scenarios.meets(run_of(quick[:500]), 100)  # too few to say
+
+
+@pytest.mark.parametrize(("budget", "share", "arrivals"), [(900, 0.99, 1200), (30, 0.9, 200), (5, 0.9, None)])
+def test_a_machine_too_slow_for_99_of_100_is_asked_for_90(
+    monkeypatch: pytest.MonkeyPatch, budget: float, share: float, arrivals: int | None
+) -> None:
+    """Forty texts a second; a queue that makes an answer late with the square of the load."""
+    late = np.random.default_rng(1).exponential(1, 5000)
+    start = np.arange(40) / 40
+    closed = replace(run_of(start + 0.025), start=start)
+    monkeypatch.setattr(scenarios, "closed_loop", lambda *_, **__: closed)
+
+    def arrive(*_: object, rate: float, seconds: float, **__: object) -> Run:
+        return run_of(0.02 + 0.1 * (rate / 40) ** 2 * late[: round(rate * seconds)])
+
+    monkeypatch.setattr(scenarios, "open_loop", arrive)
+    found = scenarios.server(None, [], slo_ms=100, seed=0, probes=6, budget_seconds=budget, warm_up=0.4)  # type: ignore[arg-type]
+    assert (found["share"], {probe["n"] for probe in found["probes"]}) == (share, {arrivals} - {None})
+    if arrivals is None:
+        assert "200 arrivals does not fit" in found["reason"]
+    else:
+        beyond = -np.log(1 - share)  # of an exponential
+        assert found["rate"] == pytest.approx(40 * (0.8 / beyond) ** 0.5, rel=0.15)
 
 
 def test_intervals_of_ratios_hold_and_notice() -> None:

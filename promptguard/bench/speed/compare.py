@@ -98,7 +98,7 @@ def _by_axes(result: Mapping[str, Any]) -> dict[tuple[Any, ...], Mapping[str, An
 
 def _ratios(a: Mapping[str, Any], b: Mapping[str, Any], seed: int, replicates: int) -> dict[str, Any]:
     if a["scenario"] == "server":
-        same = a["slo_ms"] == b["slo_ms"] and a["rate"] and b["rate"]
+        same = (a["slo_ms"], a["share"]) == (b["slo_ms"], b["share"]) and a["rate"] and b["rate"]
         return {"ratio": None, "rate_ratio": b["rate"] / a["rate"] if same else None}
     samples = [np.array(row["samples_ms"], np.float64) for row in (a, b)]
     enough = min(map(len, samples)) >= _LEAST

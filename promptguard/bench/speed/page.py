@@ -157,14 +157,16 @@ def _server(rows: Sequence[Row]) -> str:
     row = next((row for row in rows if len(row["probes"]) > 1), None)
     if row is None:
         return ""
-    probes = sorted((probe["rate"], probe["p99_ms"], probe["p50_ms"]) for probe in row["probes"] if probe["p99_ms"])
+    far = f"p{100 * row['share']:g}"
+    measured = [probe for probe in row["probes"] if probe[f"{far}_ms"]]
+    probes = sorted((probe["rate"], probe[f"{far}_ms"], probe["p50_ms"]) for probe in measured)
     if len(probes) < 2:
         return ""
     # An overload would make everything else look flat.
     highest = 4 * row["slo_ms"]
     lines = [
         (called, [(probe[0], min(probe[place], highest)) for probe in probes])
-        for called, place in (("p99", 1), ("median", 2))
+        for called, place in ((far, 1), ("median", 2))
     ]
     return charts.lines(
         lines,

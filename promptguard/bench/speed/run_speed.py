@@ -31,7 +31,7 @@ from promptguard.errors import BackendError, InputError
 from promptguard.loaded import Loaded
 from promptguard.runtime import cores
 
-SCHEMA = "promptguard-speed-1"
+SCHEMA = "promptguard-speed-2"
 """What a result says it is; the number changes when its keys do."""
 
 PRECISIONS = ("int8", "fp32", "fp16")
@@ -316,7 +316,7 @@ def run_speed(
         threads: of one run of the model.
         precisions: further precisions of the bundle, which are made for the time of the run; ``FULL`` has all.
         traffic: logs to take texts and contexts from; empty for made ones.
-        slo_ms: within how long 99 % of a server's answers must come.
+        slo_ms: within how long 99 % of a server's answers must come (90 % on a machine too slow for the plan's time).
         seed: of texts and arrivals.
         out: where the result goes, as JSON; None writes none.
         command: the command line, for the circumstances.
