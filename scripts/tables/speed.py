@@ -26,11 +26,31 @@ def tables(results: Path) -> dict[str, str]:
         "speed": (speed_streams, speed_throughput),
         "size": (size_checks, size_answer),
     }
-    return {
+    tables = {
         make.__name__: make(json.loads((results / f"{name}.json").read_text()))
         for name, makers in made.items()
         for make in makers
     }
+    # The same on a processor that has neither AVX-512 nor VNNI.
+    older = {
+        name: json.loads((results / f"{name}_avx2.json").read_text())
+        for name in ("latency", "architectures", "options")
+    }
+    return tables | {
+        "latency_avx2": latency(older["latency"]),
+        "latency_avx2_circumstances": latency_circumstances(older["latency"]),
+        "architectures_avx2": architectures_targets(older["architectures"]),
+        "architectures_avx2_circumstances": architectures_circumstances(older["architectures"]),
+        "options_avx2": options(older["options"]),
+    }
+
+
+def latency_circumstances(result: dict[str, Any]) -> str:
+    """Where and when the latencies were measured."""
+    return (
+        f"{result['date'][:10]}, {result['machine']['cpu']} ({result['machine']['cores']} cores), bundle "
+        f"{result['model']}; 8-bit ceiling {result['ceiling_gops']:.0f} GOP/s; `python {result['command']}`\n"
+    )
 
 
 def latency(result: dict[str, Any]) -> str:
@@ -229,7 +249,12 @@ def speed_throughput(result: dict[str, Any]) -> str:
         if row["scenario"] == "offline":
             figures = [f"{row['texts_per_second']:.1f}", f"{row['tokens_per_second']:,.0f}"]
         elif row["scenario"] == "server":
-            figures = [f"{number(row['rate'], 1)} with 99 % in {row['slo_ms']:g} ms", "–"]
+            figures = [
+                f"{number(row['rate'], 1)} with {row.get('share', 0.99):.0%} in {row['slo_ms']:g} ms".replace(
+                    "%", " %"
+                ),
+                "–",
+            ]
         else:
             continue
         body.append([row["scenario"], *speed_lengths(row), *figures])
