@@ -42,7 +42,7 @@ def main() -> None:
     parser.add_argument("--steps", type=int, required=True)
     parser.add_argument("--seconds", type=float, help="train so long instead; --steps is then the most of them")
     parser.add_argument("--out", type=Path, required=True)
-    parser.add_argument("--start", type=Path, help="weights.pt of an earlier run")
+    parser.add_argument("--start", type=Path, help="weights.pt of an earlier run, or a bundle's model.onnx")
     parser.add_argument("--full-mask", action="store_true", help="let context see text (comparison, teachers)")
     parser.add_argument("--words", action="store_true", help="train the word embeddings as well")
     parser.add_argument("--swapped", type=int, default=0, help="unlabelled texts in other contexts to add")

@@ -8,6 +8,7 @@ import time
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
+from typing import cast
 
 import numpy as np
 import torch
@@ -15,6 +16,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from promptguard.training.batches import Batch, Collator, Mixture, Store
+from promptguard.training.export import read_weights
 from promptguard.training.model import OUTPUTS, Heads, PairEncoder, run_in_eight_bits
 
 RISK = OUTPUTS.index("risk")
@@ -175,7 +177,8 @@ def train(
         store: the examples (``batches.Store``).
         settings: the run.
         folder: receives ``checkpoint.pt``, ``log.jsonl`` and at the end ``weights.pt`` (averaged).
-        start: weights of an earlier run to start from instead of the base's.
+        start: weights of an earlier run to start from instead of the base's: ``weights.pt``, or a bundle's graph, whose
+            8-bit weights are multiplied out.
         checkpoint_minutes: how often the state is saved.
 
     Returns:
@@ -186,7 +189,7 @@ def train(
     device = settings.device
     model = PairEncoder(settings.base, one_way=settings.one_way, words=settings.words)
     if start is not None:
-        model.load_state_dict(torch.load(start, weights_only=True))
+        model.load_state_dict(_state(start))
     model.to(device)
     # What teaches the embedding is the base itself; an MPNet's embedding is nobody's.
     guide = None if model.mpnet else PairEncoder(settings.base).encoder.eval().to(device)
@@ -252,6 +255,12 @@ def train(
     torch.save({k: v.cpu() for k, v in model.state_dict().items()}, folder / "weights.pt")
     checkpoint.unlink(missing_ok=True)
     return model.eval()
+
+
+def _state(start: Path) -> dict[str, Tensor]:
+    if start.suffix != ".onnx":
+        return cast("dict[str, Tensor]", torch.load(start, weights_only=True))
+    return {name: torch.from_numpy(np.ascontiguousarray(values)) for name, values in read_weights(start).items()}
 
 
 def fast_halves(device: str) -> bool:

@@ -163,6 +163,17 @@ def test_eight_bits_round_as_the_graph_does(base: str, tmp_path: Path) -> None:
     assert np.abs(rounded - graph).max() < 0.2 * np.abs(exact - graph).max()
 
 
+def test_a_bundle_can_be_the_start(base: str, tmp_path: Path) -> None:
+    weights = {name: tensor.detach().numpy() for name, tensor in PairEncoder(base).state_dict().items()}
+    write_bundle(tmp_path / "eight", weights, tiny_bundle.TOKENIZER, "int8", tiny_bundle.SETTINGS)
+    started = train(store(1), settings(base, 0), tmp_path / "run", start=tmp_path / "eight" / bundle.GRAPH)
+    name = "encoder.encoder.layer.0.output.dense.weight"
+    step = np.abs(weights[name]).max() / 127
+    difference = np.abs(started.state_dict()[name].numpy() - weights[name])
+    assert 0 < difference.max() <= 0.51 * step
+    assert np.array_equal(started.state_dict()["cls.weight"].numpy(), weights["cls.weight"])
+
+
 def test_an_mpnet_can_be_the_base(tmp_path: Path) -> None:
     config = transformers.MPNetConfig(
         vocab_size=205, hidden_size=32, num_hidden_layers=2, num_attention_heads=2, intermediate_size=64,
