@@ -13,8 +13,10 @@ labels; give the same number to all three commands.
 from __future__ import annotations
 
 import argparse
+import hashlib
 import multiprocessing
 import random
+import sys
 import time
 from collections.abc import Sequence
 from pathlib import Path
@@ -63,6 +65,8 @@ def main() -> None:
     arguments = parser.parse_args()
     if arguments.teacher and arguments.fresh:
         parser.error("--fresh lays records out in another order than the teacher's logits")
+    if not 0 < arguments.fresh_share < 1:
+        parser.error("--fresh-share must lie between 0 and 1")
     torch.set_num_threads(arguments.threads)
     began = time.monotonic()
     shares = SHARES | ({"swapped": arguments.swapped_share} if arguments.teacher else {})
@@ -96,7 +100,8 @@ def laid_out(
     records: Path, tokenizer: Path, wordings: int = WORDINGS, swapped_records: int = 0, fresh: Sequence[str] = ()
 ) -> Store:
     """The examples of a file of records, from the file beside it if that is newer."""
-    named = "".join(f"-{source}" for source in sorted(fresh))
+    # A name of all the sources would be longer than a file's may be.
+    named = f"-{hashlib.sha256(' '.join(sorted(fresh)).encode()).hexdigest()[:8]}" if fresh else ""
     path = records.with_suffix(f".{wordings}-{swapped_records}{named}.npz")
     if path.exists() and path.stat().st_mtime > records.stat().st_mtime:
         return Store.load(path)
@@ -104,6 +109,8 @@ def laid_out(
     # Composed contents have setups that fit them; a text in a foreign carrier says nothing.
     movable = [r for r in rows if r["family"] != "composed_carriers"]
     rows += swapped(movable, swapped_records, random.Random(11))
+    if unknown := set(fresh) - {r["source"] for r in rows}:
+        sys.exit(f"train: {records} has no records of {', '.join(sorted(unknown))}")
     rows = [{**r, "family": "fresh"} if r["source"] in fresh else r for r in rows]
     with multiprocessing.Pool(initializer=_open, initargs=(tokenizer, wordings)) as pool:
         made = pool.map(_examples, rows, chunksize=500)

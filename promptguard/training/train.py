@@ -114,9 +114,10 @@ def loss_of(heads: Heads, batch: Batch, settings: Settings) -> dict[str, Tensor]
 
 
 def _moved(logits: Tensor) -> Tensor:
-    """How far each wording's probabilities are from the other's; the second half holds the first one's examples again.
+    """Cross-entropy of each wording against the other's probabilities; the second half has the first one's examples.
 
-    Each side learns from the other as from a teacher, so that nothing pulls towards certainty.
+    Each side learns from the other as from a teacher: the gradient is the difference of probabilities, and nothing
+    pulls towards certainty.
     """
     one, other = logits.chunk(2)
     sides = ((one, other), (other, one))

@@ -249,6 +249,7 @@ def speed_throughput(result: dict[str, Any]) -> str:
         if row["scenario"] == "offline":
             figures = [f"{row['texts_per_second']:.1f}", f"{row['tokens_per_second']:,.0f}"]
         elif row["scenario"] == "server":
+            # Results of schema 1 have no share: it was 99 %.
             figures = [
                 f"{number(row['rate'], 1)} with {row.get('share', 0.99):.0%} in {row['slo_ms']:g} ms".replace(
                     "%", " %"

@@ -40,9 +40,9 @@ def run_of(latency: np.ndarray) -> Run:
 
 def test_a_server_meets_its_time_with_99_of_100() -> None:
     quick, slow = np.full(1990, 0.01), np.full(2000, 0.2)
-    assert scenarios.meets(run_of(np.concatenate([quick, slow[:20]])), 100)
-    assert not scenarios.meets(run_of(np.concatenate([quick, slow[:21]])), 100)
-    assert not scenarios.meets(run_of(quick[:500]), 100)  # too few to say
+    assert scenarios.meets(run_of(np.concatenate([quick, slow[:20]])), 100, 0.99)
+    assert not scenarios.meets(run_of(np.concatenate([quick, slow[:21]])), 100, 0.99)
+    assert not scenarios.meets(run_of(quick[:500]), 100, 0.99)  # too few to say
 
 
 @pytest.mark.parametrize(("budget", "share", "arrivals"), [(900, 0.99, 1200), (30, 0.9, 200), (5, 0.9, None)])

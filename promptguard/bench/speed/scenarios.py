@@ -138,7 +138,7 @@ def server(
     return found
 
 
-def meets(run: Run, slo_ms: float, share: float = 0.99) -> bool:
+def meets(run: Run, slo_ms: float, share: float) -> bool:
     """Whether that share of the answers came in time, with at least ten samples beyond to say so."""
     reached = percentile(run.latency, share)
     return reached is not None and 1000 * reached <= slo_ms
