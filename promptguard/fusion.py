@@ -56,6 +56,10 @@ class Fusion:
         probabilities = {name: self._probability(name, features, shift) for name in INTENTS}
         return probabilities, self._probability("risk", features, shift)
 
+    def reads(self, detector: str) -> bool:
+        """Whether a weight is given for any score of a detector, be it 0."""
+        return any(name.startswith(f"{detector}.") for row in self.weights.values() for name in row)
+
     def _probability(self, output: str, features: Mapping[str, float], shift: float) -> float:
         logit = self.biases[output] + sum(
             weight * features.get(name, 0.0) for name, weight in self.weights[output].items()

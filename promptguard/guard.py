@@ -22,7 +22,7 @@ from promptguard.loaded import Loaded
 from promptguard.policy import Policy, Thresholds
 from promptguard.runtime import CACHE_MEGABYTES, Floats, Runtime
 from promptguard.text import View
-from promptguard.types import Analysis, Context, ContextLike, Coverage
+from promptguard.types import Analysis, Context, ContextLike, Coverage, Decision
 from promptguard.windows import Window
 
 _LEAST_VIEW_WINDOWS = 4
@@ -228,6 +228,8 @@ class Guard:
         if matched is not None:
             signals[matched.name] = matched
         decision, reason, intents = verdict
+        if decision is not Decision.ALLOW:
+            signals |= {detector.name: detector(evidence) for detector in loaded.explaining}
         risky = [name for name in intents if name != "out_of_scope"]
         found = spans.find(readings, risky, item.text) if risky else ()
         item.milliseconds["decide"] = 1000 * (time.perf_counter() - began)

@@ -60,9 +60,14 @@ class Loaded:
             intents={name: shifted(p, self.shift) for name, p in at_bundle.intents.items()},
         )
         self.detectors: tuple[Detector, ...] = (Classifier(), Surface())
+        self.explaining: tuple[Detector, ...] = ()
+        """Detectors that have no part in the risk: for flagged texts only, which they say more about."""
         if bundle.EXAMPLES in manifest["files"]:
-            index = Index.load(opened.path(bundle.EXAMPLES), opened.path(bundle.VECTORS))
-            self.detectors += (Similarity(index),)
+            similarity = Similarity(Index.load(opened.path(bundle.EXAMPLES), opened.path(bundle.VECTORS)))
+            if opened.fusion.reads(similarity.name):
+                self.detectors += (similarity,)
+            else:
+                self.explaining = (similarity,)
         self.more_detectors = detectors
         self.matches = Matches(*matches, self.encode)
 

@@ -10,6 +10,7 @@ import json
 import random
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from sklearn.metrics import roc_auc_score
@@ -21,6 +22,9 @@ from promptguard.runtime import cores
 from promptguard.training import calibrate as c
 from promptguard.training.data import read_jsonl
 from promptguard.training.export import uncalibrated
+
+SURE = 0.9
+"""Share of resamples of the sources in which the example index must raise recall to have a part in the risk."""
 
 
 def main() -> None:
@@ -36,8 +40,8 @@ def main() -> None:
     with ThreadPoolExecutor(cores()) as pool:
         analyses = list(pool.map(guard.analyze, (r["text"] for r in records), (r["context"] for r in records)))
     gain = without_and_with_similarity(records, analyses)
-    # The index counts only if it helps on sources it was not fitted on.
-    similarity = gain["recall_at_1_percent"][1] > gain["recall_at_1_percent"][0]
+    # The index counts only if it helps on sources it was not fitted on, whichever those are.
+    similarity = gain["raises_recall_in"] >= SURE
     fitted = c.calibrate(records, analyses, similarity=similarity)
     fitted["calibration"]["similarity_without_with"] = gain
     bundle.write_manifest(arguments.bundle, {**manifest, **fitted})
@@ -54,26 +58,36 @@ def sample(path: Path, limit: int) -> list[dict]:
     return [r for rows in by_source.values() for r in rows[: limit if rows[0]["family"] != "contextual" else None]]
 
 
-def without_and_with_similarity(records: list[dict], analyses: list) -> dict[str, list[float]]:
-    """AUROC and recall at 1 % false positives, each source scored by constants fitted on the others."""
+def without_and_with_similarity(records: list[dict], analyses: list, resamples: int = 300) -> dict[str, Any]:
+    """AUROC and recall at 1 % false positives, each source scored by constants fitted on the others.
+
+    And in which share of resamples of the sources, drawn with replacement, recall is higher with the index: a few
+    benign texts near the threshold move it a lot.
+    """
     risky, weight = c.is_risky(records), c.weights(records)
     traffic = c.weights(records, contrast=0.0)
-    groups = np.array([hash_of(r["source"]) for r in records])
-    result: dict[str, list[float]] = {"auroc": [], "recall_at_1_percent": []}
+    _, source = np.unique([r["source"] for r in records], return_inverse=True)
+    scores = []
     for names in (c.RISK_FEATURES[:-1], c.RISK_FEATURES):
         table, score = c.features(analyses, names), np.zeros(len(records))
-        for train, test in GroupKFold(5).split(table, groups=groups):
+        for train, test in GroupKFold(5).split(table, groups=source):
             coefficients, bias = c.fit(table[train], risky[train], weight[train])
             score[test] = table[test] @ coefficients + bias
-        threshold = c.quantile(score[~risky], traffic[~risky], 0.01)
-        result["auroc"].append(round(float(roc_auc_score(risky, score, sample_weight=weight)), 4))
-        recall = (weight[risky] * (score[risky] >= threshold)).sum() / weight[risky].sum()
-        result["recall_at_1_percent"].append(round(float(recall), 4))
-    return result
+        scores.append(score)
 
+    def recall(score: np.ndarray, drawn: np.ndarray) -> float:
+        threshold = c.quantile(score[~risky], (traffic * drawn)[~risky], 0.01)
+        mass = (weight * drawn)[risky]
+        return float(mass[score[risky] >= threshold].sum() / mass.sum())
 
-def hash_of(name: str) -> int:
-    return int.from_bytes(name.encode()[:6].ljust(6), "big")
+    generator = np.random.default_rng(0)
+    draws = generator.multinomial(source.max() + 1, np.full(source.max() + 1, 1 / (source.max() + 1)), resamples)
+    higher = [recall(scores[1], draw[source]) > recall(scores[0], draw[source]) for draw in draws]
+    return {
+        "auroc": [round(float(roc_auc_score(risky, s, sample_weight=weight)), 4) for s in scores],
+        "recall_at_1_percent": [round(recall(s, np.ones(len(records))), 4) for s in scores],
+        "raises_recall_in": round(float(np.mean(higher)), 3),
+    }
 
 
 if __name__ == "__main__":

@@ -19,7 +19,20 @@ import tiny_bundle
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from promptguard import Analysis, Context, Decision, Example, Guard, InputError, Message, Policy, Reason, Signal, Tool
+from promptguard import (
+    Analysis,
+    Context,
+    Decision,
+    Example,
+    Guard,
+    InputError,
+    Message,
+    Policy,
+    Reason,
+    Signal,
+    Tool,
+    bundle,
+)
 from promptguard.detectors import Evidence
 from promptguard.fusion import logistic
 from promptguard.intents import INTENTS
@@ -311,6 +324,20 @@ def test_a_hidden_text_is_read_and_pointed_at(tiny: Path, tmp_path: Path) -> Non
     found = Guard(wary).analyze(text)
     assert found.signals["surface"].detail == {"views": ["base64"]}
     assert found.spans[0].end > text.index(":") + 2
+
+
+def test_an_index_without_a_part_in_the_risk_is_asked_about_flagged_texts_only(tiny: Path, tmp_path: Path) -> None:
+    fusion = json.loads((tiny / bundle.MANIFEST).read_text(encoding="utf-8"))["fusion"]
+    for row in fusion.values():
+        row["weights"].pop("similarity.margin", None)
+    easy = tiny_bundle.copy(tiny, tmp_path / "easy", fusion=fusion, thresholds=tiny_bundle.thresholds(1.0))
+    wary = tiny_bundle.copy(tiny, tmp_path / "wary", fusion=fusion, thresholds=tiny_bundle.thresholds(0.0))
+    allowed, flagged = Guard(easy).analyze("hello"), Guard(wary).analyze("hello")
+    assert not allowed.flagged
+    assert "similarity" not in allowed.signals
+    assert flagged.flagged
+    assert flagged.signals["similarity"].detail["nearest"]
+    assert allowed.risk == flagged.risk
 
 
 def test_the_whole_verdict_is_there(tiny_guard: Guard) -> None:

@@ -54,10 +54,12 @@ def write_bundle(
 
 def uncalibrated() -> dict[str, Any]:
     """Fusion that passes the classifier's logits on, and thresholds of one half."""
-    outputs = (*INTENTS, "risk")
+    weights = {name: {f"classifier.{name}": 1.0} for name in (*INTENTS, "risk")}
+    # Named, so that it is computed for every text: calibration has to see what it is worth.
+    weights["risk"]["similarity.margin"] = 0.0
     return {
         "prior": 0.5,
-        "fusion": {name: {"weights": {f"classifier.{name}": 1.0}, "bias": 0.0} for name in outputs},
+        "fusion": {name: {"weights": row, "bias": 0.0} for name, row in weights.items()},
         "thresholds": {
             "risk": {"low-alarm": 0.9, "balanced": 0.5, "strict": 0.5},
             "intents": dict.fromkeys(INTENTS, 0.5),
