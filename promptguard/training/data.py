@@ -101,7 +101,7 @@ def read_jsonl(path: Path) -> Iterator[Record]:
         Its rows, in order.
 
     Raises:
-        RecordError: a row is not a JSON object or names an unknown intent.
+        RecordError: a row is not a JSON object, its text is no string, or it names an unknown intent.
     """
     with path.open("rb") as lines:
         for number, line in enumerate(lines, 1):
@@ -111,6 +111,8 @@ def read_jsonl(path: Path) -> Iterator[Record]:
                 raise RecordError("not a JSON object", file=str(path), line=number) from error
             if not isinstance(row, dict):
                 raise RecordError("not a JSON object", file=str(path), line=number)
+            if not isinstance(row.get("text", ""), str):
+                raise RecordError("not a string", file=str(path), line=number, field="text")
             if set(row.get("labels") or ()) - set(INTENTS):
                 raise RecordError("unknown intent", file=str(path), line=number, field="labels")
             yield row

@@ -56,9 +56,12 @@ def test_near_duplicates_of_held_out_texts_leave_training() -> None:
     assert rows[2] in kept
 
 
-def test_a_bad_row_names_file_line_and_field(tmp_path) -> None:
+@pytest.mark.parametrize(
+    ("row", "field"), [('{"text": "b", "labels": ["mischief"]}', "labels"), ('{"text": ["b"], "labels": []}', "text")]
+)
+def test_a_bad_row_names_file_line_and_field(tmp_path, row: str, field: str) -> None:
     path = tmp_path / "rows.jsonl"
-    path.write_text('{"text": "a", "labels": []}\n{"text": "b", "labels": ["mischief"]}\n')
+    path.write_text('{"text": "a", "labels": []}\n' + row + "\n")
     with pytest.raises(RecordError) as caught:
         list(data.read_jsonl(path))
-    assert (caught.value.line, caught.value.field) == (2, "labels")
+    assert (caught.value.line, caught.value.field) == (2, field)
