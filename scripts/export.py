@@ -9,17 +9,23 @@ from __future__ import annotations
 import argparse
 import json
 import random
+from collections.abc import Iterator
 from pathlib import Path
 
+import numpy as np
 import torch
 
 from promptguard import bundle
+from promptguard.context import ContextEncoder
 from promptguard.detectors.similarity import Example, Index
 from promptguard.guard import Guard
+from promptguard.tokenizer import Tokenizer
+from promptguard.training.batches import Batch, Collator, Store, group
 from promptguard.training.data import read_jsonl
-from promptguard.training.examples import CONTEXT_TOKENS, OVERLAP_TOKENS, WINDOW_TOKENS
+from promptguard.training.examples import CONTEXT_TOKENS, OVERLAP_TOKENS, WINDOW_TOKENS, examples
 from promptguard.training.export import write_bundle
 from promptguard.training.model import PairEncoder
+from promptguard.training.smoothing import largest_inputs, smooth
 
 SHIPPABLE = frozenset({"CC0-1.0", "MIT", "Apache-2.0"})
 """Licences under which example texts may be shipped verbatim."""
@@ -40,6 +46,8 @@ def main() -> None:
     model = PairEncoder(arguments.base)
     model.load_state_dict(torch.load(arguments.weights, weights_only=True))
     weights = {k: v.float().numpy() for k, v in model.state_dict().items()}
+    records = list(read_jsonl(arguments.records))
+    weights, factors = smooth(weights, largest_inputs(model.eval(), windows(records, arguments.tokenizer)))
     data = json.loads((arguments.records.parent / "manifest.json").read_text())
     settings = json.loads((arguments.weights.parent / "settings.json").read_text())
     facts = {
@@ -52,13 +60,24 @@ def main() -> None:
     }
     for stale in (bundle.EXAMPLES, bundle.VECTORS):
         (arguments.out / stale).unlink(missing_ok=True)
-    write_bundle(arguments.out, weights, arguments.tokenizer, arguments.precision, facts)
+    write_bundle(arguments.out, weights, arguments.tokenizer, arguments.precision, facts, factors)
     if arguments.examples:
-        examples = choose(list(read_jsonl(arguments.records)), arguments.examples)
+        chosen = choose(records, arguments.examples)
         guard = Guard(arguments.out)
-        Index.of(examples, guard.encode).save(arguments.out / bundle.EXAMPLES, arguments.out / bundle.VECTORS)
+        Index.of(chosen, guard.encode).save(arguments.out / bundle.EXAMPLES, arguments.out / bundle.VECTORS)
         manifest = json.loads((arguments.out / bundle.MANIFEST).read_text())
         bundle.write_manifest(arguments.out, manifest)
+
+
+def windows(records: list[dict], tokenizer: Path, count: int = 300) -> Iterator[Batch]:
+    """Windows of some records, in their contexts, to see what the network's products read."""
+    opened = Tokenizer(tokenizer)
+    contexts = ContextEncoder(opened, CONTEXT_TOKENS)
+    drawn = random.Random(5).sample(records, count)
+    store = Store.of(group([(r, examples(r, opened, contexts)) for r in drawn]))
+    collate = Collator(store)
+    for some in np.array_split(np.argsort(store.lengths()), count // 10):
+        yield collate(some)
 
 
 def choose(records: list[dict], count: int) -> list[Example]:

@@ -33,6 +33,7 @@ def write_bundle(
     tokenizer: Path,
     precision: Precision,
     manifest: Mapping[str, Any],
+    smoothing: Mapping[str, NDArray[np.float32]] | None = None,
 ) -> None:
     """Write a bundle whose probabilities are not calibrated yet.
 
@@ -42,11 +43,12 @@ def write_bundle(
         tokenizer: a file made by ``tokenizer.prepare``.
         precision: of the graph.
         manifest: name, version, window sizes, and what is known of the training.
+        smoothing: as ``graph.build`` takes it.
     """
     from promptguard.training.graph import build
 
     folder.mkdir(parents=True, exist_ok=True)
-    (folder / bundle.GRAPH).write_bytes(build(weights, precision).SerializeToString(deterministic=True))
+    (folder / bundle.GRAPH).write_bytes(build(weights, precision, smoothing).SerializeToString(deterministic=True))
     if tokenizer.resolve() != (folder / bundle.TOKENIZER).resolve():
         shutil.copyfile(tokenizer, folder / bundle.TOKENIZER)
     bundle.write_manifest(folder, {**uncalibrated(), **manifest, "precision": precision})
@@ -79,16 +81,15 @@ def read_weights(graph: Path) -> dict[str, NDArray[np.float32]]:
     Raises:
         InputError: the file is not such a graph.
     """
-    whole = onnx.load(graph).graph
-    branches = [a.g for node in whole.node for a in node.attribute if a.type == onnx.AttributeProto.GRAPH]
-    constants = {c.name: numpy_helper.to_array(c) for part in (whole, *branches) for c in part.initializer}
+    constants = _constants(graph)
     if "words.weight" not in constants:
         raise InputError(f"{graph.name} is not a graph of this library")
 
     def matrix(name: str) -> NDArray[np.float32]:
         weight = constants[f"{name}.weight"].astype(np.float32)
-        scale = constants.get(f"{name}.scale")
-        return weight if scale is None else weight * scale
+        scale, smooth = constants.get(f"{name}.scale"), constants.get(f"{name}.smooth")
+        weight = weight if scale is None else weight * scale
+        return weight if smooth is None else weight * smooth[:, None]
 
     def vector(name: str) -> NDArray[np.float32]:
         array: NDArray[np.float32] = constants[name].astype(np.float32)
@@ -121,6 +122,19 @@ def read_weights(graph: Path) -> dict[str, NDArray[np.float32]]:
     return weights
 
 
+def read_smoothing(graph: Path) -> dict[str, NDArray[np.float32]]:
+    """What ``graph.build`` was given as smoothing; empty for a graph without."""
+    return {
+        name.removesuffix(".smooth"): 1 / array for name, array in _constants(graph).items() if name.endswith(".smooth")
+    }
+
+
+def _constants(graph: Path) -> dict[str, NDArray[Any]]:
+    whole = onnx.load(graph).graph
+    branches = [a.g for node in whole.node for a in node.attribute if a.type == onnx.AttributeProto.GRAPH]
+    return {c.name: numpy_helper.to_array(c) for part in (whole, *branches) for c in part.initializer}
+
+
 def derive(source: bundle.Bundle, folder: Path, precision: Precision) -> None:
     """Write the same model in another precision, calibration and examples included.
 
@@ -135,8 +149,9 @@ def derive(source: bundle.Bundle, folder: Path, precision: Precision) -> None:
     from promptguard.training.graph import build
 
     folder.mkdir(parents=True, exist_ok=True)
-    weights = read_weights(source.path(bundle.GRAPH))
-    (folder / bundle.GRAPH).write_bytes(build(weights, precision).SerializeToString(deterministic=True))
+    graph = source.path(bundle.GRAPH)
+    made = build(read_weights(graph), precision, read_smoothing(graph))
+    (folder / bundle.GRAPH).write_bytes(made.SerializeToString(deterministic=True))
     for name in (bundle.TOKENIZER, bundle.EXAMPLES, bundle.VECTORS):
         if source.path(name).exists():
             shutil.copyfile(source.path(name), folder / name)

@@ -32,8 +32,9 @@ _FAR = 1e4  # taken from the score of a token that is not to be seen; fp16 can h
 class _Graph:
     """Nodes and initializers under construction."""
 
-    def __init__(self, precision: Precision) -> None:
+    def __init__(self, precision: Precision, smoothing: Weights) -> None:
         self.precision = precision
+        self.smoothing = smoothing
         self.float_type = TensorProto.FLOAT16 if precision == "fp16" else TensorProto.FLOAT
         self.nodes: list[Any] = []
         self.constants: dict[str, Any] = {}
@@ -74,9 +75,13 @@ class _Graph:
         return made
 
     def linear(self, x: str, name: str, weight: NDArray[np.float32], bias: NDArray[np.float32]) -> str:
-        """``x @ weight + bias``; weight is ``(in, out)``, in int8 with one scale a column."""
+        """``x @ weight + bias``; weight is ``(in, out)``, in int8 with one scale a column and its input smoothed."""
         b = self.constant(f"{name}.bias", bias)
         if self.precision == "int8":
+            factor = self.smoothing.get(name)
+            if factor is not None:
+                x = self.one("Mul", x, self.constant(f"{name}.smooth", 1 / factor))
+                weight = weight * factor[:, None]
             quantized, scale = quantize(weight, axis=0)
             w = self.constant(f"{name}.weight", quantized)
             s = self.constant(f"{name}.scale", scale)
@@ -101,18 +106,19 @@ def quantize(weight: NDArray[np.float32], *, axis: int) -> tuple[NDArray[np.int8
     return quantized, scale
 
 
-def build(weights: Weights, precision: Precision) -> Any:
+def build(weights: Weights, precision: Precision, smoothing: Weights | None = None) -> Any:
     """Make the graph.
 
     Args:
         weights: arrays under the names of ``PairEncoder.state_dict()``.
         precision: ``int8`` for one window a run on a processor; ``fp32`` and ``fp16`` also take
             batches: their ``mask`` input says which past and text tokens are real.
+        smoothing: what the channels before 8-bit products are divided by (``smoothing.smooth``).
 
     Returns:
         An ``onnx.ModelProto``.
     """
-    g = _Graph(precision)
+    g = _Graph(precision, smoothing or {})
     layers = 1 + max(int(k.split(".")[3]) for k in weights if k.startswith("encoder.encoder.layer."))
     hidden = weights["encoder.embeddings.word_embeddings.weight"].shape[1]
     heads = hidden // _HEAD_SIZE

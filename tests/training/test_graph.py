@@ -15,7 +15,7 @@ from numpy.testing import assert_allclose, assert_array_equal
 
 from promptguard import Guard, InputError, bundle
 from promptguard.runtime import Floats, Output, Runtime
-from promptguard.training.export import derive, parity, read_weights, write_bundle
+from promptguard.training.export import derive, parity, read_smoothing, read_weights, write_bundle
 from promptguard.training.graph import build, quantize
 
 CONTEXTS: list[tuple[int, ...]] = [(), (9, 2017, 2024, 102), (1, *range(4000, 4050), 102), (), (3, 102)]
@@ -258,6 +258,62 @@ def test_two_runs_are_one_pass_of_the_network(tmp_path: Path) -> None:
     with torch.no_grad():
         two_way(ids, segments, positions)
     assert not torch.allclose(*[states[1][row, : len(contexts[1])] for row in (1, 3)], atol=1e-2)
+
+
+@pytest.mark.train
+def test_smoothing_changes_nothing_but_the_rounding(tmp_path: Path) -> None:
+    torch = pytest.importorskip("torch")
+    transformers = pytest.importorskip("transformers")
+    from promptguard.training.batches import Collator, Store
+    from promptguard.training.examples import Example, Row
+    from promptguard.training.model import OUTPUTS, PairEncoder
+    from promptguard.training.smoothing import largest_inputs, smooth
+
+    torch.manual_seed(3)
+    config = transformers.BertConfig(
+        vocab_size=3000, hidden_size=64, num_hidden_layers=2, num_attention_heads=2, intermediate_size=128,
+        max_position_embeddings=96, initializer_range=0.1,
+    )  # fmt: skip
+    transformers.BertModel(config, add_pooling_layer=False).save_pretrained(tmp_path / "base")
+    network = PairEncoder(str(tmp_path / "base")).eval()
+    with torch.no_grad():  # one channel that dwarfs the others, as trained encoders have
+        for name, parameter in network.named_parameters():
+            if name.endswith("LayerNorm.weight"):
+                parameter[7] *= 40
+    generator = np.random.default_rng(4)
+    texts = [(101, *(int(t) for t in generator.integers(1000, 2999, 30)), 102) for _ in range(20)]
+    context = (9, 1500, 1501, 102)
+    rows = [Example((Row((context,), text, (0,) * 32),), (0.0,) * len(OUTPUTS), None) for text in texts]
+    collate = Collator(Store.of({"any": [[row] for row in rows]}))
+    largest = largest_inputs(network, [collate(np.arange(10)), collate(np.arange(10, 20))])
+    assert largest["0.qkv"].argmax() == largest["1.up"].argmax() == 7
+
+    weights = {name: tensor.numpy() for name, tensor in network.state_dict().items() if "position_ids" not in name}
+    smoothed, factors = smooth(weights, largest)
+    assert set(factors) == {"0.qkv", "0.up", "0.down", "1.qkv", "1.up", "1.down"}
+    graphs = {
+        "exact": build(weights, "fp32"),
+        "same": build(smoothed, "fp32", factors),
+        "plain": build(weights, "int8"),
+        "smooth": build(smoothed, "int8", factors),
+    }
+    logits = {}
+    for name, graph in graphs.items():
+        (tmp_path / name).mkdir()
+        (tmp_path / name / bundle.GRAPH).write_bytes(graph.SerializeToString(deterministic=True))
+        runtime = opened(tmp_path / name)
+        logits[name] = np.stack([runtime.run(context, text).logits for text in texts])
+    assert_allclose(logits["same"], logits["exact"], atol=1e-4)
+    error = {name: np.abs(logits[name] - logits["exact"]).mean() for name in ("plain", "smooth")}
+    assert error["smooth"] < 0.75 * error["plain"]
+
+    path = tmp_path / "smooth" / bundle.GRAPH
+    again, again_factors = read_weights(path), read_smoothing(path)
+    assert set(again) == set(weights)
+    assert_allclose(again_factors["1.down"], factors["1.down"], rtol=1e-6)
+    (tmp_path / "twice.onnx").write_bytes(build(again, "int8", again_factors).SerializeToString())
+    for name, array in read_weights(tmp_path / "twice.onnx").items():
+        assert_allclose(array, again[name], rtol=1e-5, atol=1e-7)
 
 
 def test_the_embedded_graph_can_be_read_back() -> None:
