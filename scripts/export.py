@@ -25,7 +25,7 @@ from promptguard.training.data import read_jsonl
 from promptguard.training.examples import CONTEXT_TOKENS, OVERLAP_TOKENS, WINDOW_TOKENS, examples
 from promptguard.training.export import write_bundle
 from promptguard.training.model import PairEncoder
-from promptguard.training.smoothing import largest_inputs, smooth
+from promptguard.training.smoothing import factors, largest_inputs, smooth
 
 SHIPPABLE = frozenset({"CC0-1.0", "MIT", "Apache-2.0"})
 """Licences under which example texts may be shipped verbatim."""
@@ -47,7 +47,8 @@ def main() -> None:
     model.load_state_dict(torch.load(arguments.weights, weights_only=True))
     weights = {k: v.float().numpy() for k, v in model.state_dict().items()}
     records = list(read_jsonl(arguments.records))
-    weights, factors = smooth(weights, largest_inputs(model.eval(), windows(records, arguments.tokenizer)))
+    largest = largest_inputs(model.eval(), windows(records, arguments.tokenizer))
+    weights, divisors = smooth(weights, factors(weights, largest))
     data = json.loads((arguments.records.parent / "manifest.json").read_text())
     settings = json.loads((arguments.weights.parent / "settings.json").read_text())
     facts = {
@@ -60,7 +61,7 @@ def main() -> None:
     }
     for stale in (bundle.EXAMPLES, bundle.VECTORS):
         (arguments.out / stale).unlink(missing_ok=True)
-    write_bundle(arguments.out, weights, arguments.tokenizer, arguments.precision, facts, factors)
+    write_bundle(arguments.out, weights, arguments.tokenizer, arguments.precision, facts, divisors)
     if arguments.examples:
         chosen = choose(records, arguments.examples)
         guard = Guard(arguments.out)

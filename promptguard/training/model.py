@@ -6,7 +6,9 @@ depend on the context alone and can be computed once for every text that arrives
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import torch
@@ -16,6 +18,7 @@ from transformers import AutoConfig, AutoModel
 
 from promptguard.intents import INTENTS
 from promptguard.tokenizer import CLS, PAD, SEP, UNK
+from promptguard.training.smoothing import product
 
 OUTPUTS = (*INTENTS, "risk")
 """Names of the logits, in order."""
@@ -149,42 +152,50 @@ class PairEncoder(nn.Module):
         )
 
 
-def run_in_eight_bits(model: PairEncoder, ids: Tensor, segments: Tensor, positions: Tensor) -> Heads:
+def run_in_eight_bits(
+    model: PairEncoder, ids: Tensor, segments: Tensor, positions: Tensor, factors: Mapping[str, Tensor]
+) -> Heads:
     """Run a batch with products rounded as the 8-bit graph will, with gradients as if nothing were.
 
     Quantization-aware training (Jacob et al. 2018): weights symmetric with a scale a column, activations with one
-    scale a run, where a run is a context or the text of a window, as in ``runtime``. Heads stay as they are.
+    scale a run, where a run is a context or the text of a window, as in ``runtime``, and channels evened out
+    (``smoothing``). Heads stay as they are.
 
     Args:
         model: the network.
         ids: as ``PairEncoder.forward`` takes them, like ``segments`` and ``positions``.
         segments: ``(batch, length)``: 0 context, 1 text, 2 padding.
         positions: ``(batch, length)``, starting afresh at the text.
+        factors: what channels are divided by before they are rounded (``smoothing.factors``); those that are missing
+            count as 1.
 
     Returns:
         The heads' outputs.
     """
     weights, hooks = {}, []
+    one = torch.ones((), device=ids.device)
 
-    def round_input(_: nn.Module, given: tuple[Tensor, ...]) -> tuple[Tensor]:
+    def round_input(factor: Tensor, _: nn.Module, given: tuple[Tensor, ...]) -> tuple[Tensor]:
         x = given[0].float()
         for run in (0, 1):
             own = (segments == run)[:, :, None]
-            seen = x.detach().masked_fill(~own, 0)
+            seen = x.detach().masked_fill(~own, 0) / factor
             low, high = seen.amin(dim=(1, 2), keepdim=True), seen.amax(dim=(1, 2), keepdim=True)
             scale = ((high - low) / 255).clamp(min=1e-8)
             zero = (-low / scale).round()
             near = ((seen / scale + zero).round().clamp(0, 255) - zero) * scale
-            x = torch.where(own, x + (near - seen), x)
+            x = torch.where(own, x + (near - seen) * factor, x)
         return (x,)
 
     for name, layer in model.encoder.encoder.named_modules():
         if isinstance(layer, nn.Linear):
+            factor = factors.get(product(name), one)
             weight = layer.weight
-            scale = (weight.detach().abs().amax(dim=1, keepdim=True) / 127).clamp(min=1e-12)
-            near = (weight.detach() / scale).round().clamp(-127, 127) * scale
-            weights[f"encoder.encoder.{name}.weight"] = weight + (near - weight.detach())
-            hooks.append(layer.register_forward_pre_hook(round_input))
+            smooth = weight.detach() * factor
+            scale = (smooth.abs().amax(dim=1, keepdim=True) / 127).clamp(min=1e-12)
+            near = (smooth / scale).round().clamp(-127, 127) * scale
+            weights[f"encoder.encoder.{name}.weight"] = weight + (near - smooth) / factor
+            hooks.append(layer.register_forward_pre_hook(partial(round_input, factor)))
     try:
         heads: Heads = functional_call(model, weights, (ids, segments, positions))
     finally:

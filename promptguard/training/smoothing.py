@@ -9,14 +9,16 @@ moves into the values' weights; before the other products the graph divides.
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from promptguard.training.batches import Batch
-from promptguard.training.model import PairEncoder
+if TYPE_CHECKING:
+    from promptguard.training.batches import Batch
+    from promptguard.training.model import PairEncoder
 
 Arrays = Mapping[str, NDArray[np.float32]]
 
@@ -60,33 +62,53 @@ def largest_inputs(model: PairEncoder, batches: Iterable[Batch]) -> dict[str, ND
             model(batch.ids, batch.segments, batch.positions)
     for hook in hooks:
         hook.remove()
-    return {name: largest.numpy() for name, largest in found.items()}
+    return {name: largest.float().cpu().numpy() for name, largest in found.items()}
 
 
-def smooth(weights: Arrays, largest: Arrays) -> tuple[dict[str, NDArray[np.float32]], dict[str, NDArray[np.float32]]]:
-    """Factors for every product, those behind attention already moved into the weights.
+def product(module: str) -> str:
+    """Name in the graph of the product that a linear layer, ``layer.0.output.dense``, is part of."""
+    _, number, part = module.split(".", 2)
+    return f"{number}.{next(name for name, parts in _READERS.items() if part in parts)}"
+
+
+def factors(weights: Arrays, largest: Arrays) -> dict[str, NDArray[np.float32]]:
+    """What the channels before each product are to be divided by.
 
     Args:
         weights: arrays under the names of ``PairEncoder.state_dict()``.
         largest: from ``largest_inputs``.
 
     Returns:
-        Weights of the same function, and what each channel before the other products is to be divided by, under the
-        names of ``largest``.
+        Under the names of ``largest`` arrays of shape (channels,), whose geometric mean is 1.
     """
-    weights, factors = dict(weights), {}
+    found = {}
     for name, inputs in largest.items():
         number, kind = name.split(".")
-        prefix = f"encoder.encoder.layer.{number}."
-        readers = [weights[f"{prefix}{part}.weight"] for part in _READERS[kind]]
+        readers = [weights[f"encoder.encoder.layer.{number}.{part}.weight"] for part in _READERS[kind]]
         meets = np.abs(np.concatenate(readers)).max(axis=0)
         logs = STRENGTH * np.log(np.maximum(inputs, 1e-3)) - (1 - STRENGTH) * np.log(np.maximum(meets, 1e-5))
-        factor = np.exp(logs - logs.mean()).astype(np.float32)
+        found[name] = np.exp(logs - logs.mean()).astype(np.float32)
+    return found
+
+
+def smooth(weights: Arrays, divisors: Arrays) -> tuple[dict[str, NDArray[np.float32]], dict[str, NDArray[np.float32]]]:
+    """Move the factors behind attention into the weights; the others are left to ``graph.build``.
+
+    Args:
+        weights: arrays under the names of ``PairEncoder.state_dict()``.
+        divisors: from ``factors``.
+
+    Returns:
+        Weights of the same function, and the other factors.
+    """
+    weights = dict(weights)
+    for name, factor in divisors.items():
+        number, kind = name.split(".")
         if kind == "out":
-            value = f"{prefix}attention.self.value."
+            value, out = (
+                f"encoder.encoder.layer.{number}.{part}." for part in ("attention.self.value", *_READERS["out"])
+            )
             weights[value + "weight"] = weights[value + "weight"] / factor[:, None]
             weights[value + "bias"] = weights[value + "bias"] / factor
-            weights[f"{prefix}{_READERS[kind][0]}.weight"] = readers[0] * factor
-        else:
-            factors[name] = factor
-    return weights, factors
+            weights[out + "weight"] = weights[out + "weight"] * factor
+    return weights, {name: factor for name, factor in divisors.items() if not name.endswith(".out")}

@@ -18,6 +18,7 @@ from torch.nn import functional
 from promptguard.training.batches import Batch, Collator, Mixture, Store
 from promptguard.training.export import read_weights
 from promptguard.training.model import OUTPUTS, Heads, PairEncoder, run_in_eight_bits
+from promptguard.training.smoothing import factors, largest_inputs
 
 RISK = OUTPUTS.index("risk")
 _AVERAGE_EVERY = 10
@@ -213,6 +214,7 @@ def train(
     model.train()
     saved_at = began = time.monotonic()
     seen: dict[str, list[Tensor]] = {}
+    divisors: dict[str, Tensor] = {}
     with (folder / "log.jsonl").open("a") as log:
         while step < settings.steps:
             now = time.monotonic()
@@ -227,7 +229,9 @@ def train(
             rounding = done >= settings.eight_bits_from
             with torch.autocast(device, dtype=torch.bfloat16, enabled=fast_halves(device)):
                 given = batch.ids, batch.segments, batch.positions
-                heads = run_in_eight_bits(model, *given) if rounding else model(*given)
+                if rounding and not divisors:
+                    divisors = _divisors(model, batch)
+                heads = run_in_eight_bits(model, *given, divisors) if rounding else model(*given)
                 losses = loss_of(heads, batch, settings)
                 if guide is not None and step % _TEACH_EVERY == 0:
                     losses["embedding"] = settings.embedding_weight * _distil(heads.embedding, batch, guide)
@@ -262,6 +266,15 @@ def _state(start: Path) -> dict[str, Tensor]:
     if start.suffix != ".onnx":
         return cast("dict[str, Tensor]", torch.load(start, weights_only=True))
     return {name: torch.from_numpy(np.ascontiguousarray(values)) for name, values in read_weights(start).items()}
+
+
+def _divisors(model: PairEncoder, batch: Batch) -> dict[str, Tensor]:
+    """What channels are divided by before 8-bit products, from what one batch shows of them."""
+    model.eval()
+    largest = largest_inputs(model, [batch])
+    model.train()
+    weights = {name: values.float().cpu().numpy() for name, values in model.state_dict().items()}
+    return {name: torch.from_numpy(factor).to(batch.ids.device) for name, factor in factors(weights, largest).items()}
 
 
 def fast_halves(device: str) -> bool:

@@ -267,7 +267,7 @@ def test_smoothing_changes_nothing_but_the_rounding(tmp_path: Path) -> None:
     from promptguard.training.batches import Collator, Store
     from promptguard.training.examples import Example, Row
     from promptguard.training.model import OUTPUTS, PairEncoder
-    from promptguard.training.smoothing import largest_inputs, smooth
+    from promptguard.training.smoothing import factors, largest_inputs, smooth
 
     torch.manual_seed(3)
     config = transformers.BertConfig(
@@ -289,13 +289,13 @@ def test_smoothing_changes_nothing_but_the_rounding(tmp_path: Path) -> None:
     assert largest["0.qkv"].argmax() == largest["1.up"].argmax() == 7
 
     weights = {name: tensor.numpy() for name, tensor in network.state_dict().items() if "position_ids" not in name}
-    smoothed, factors = smooth(weights, largest)
-    assert set(factors) == {"0.qkv", "0.up", "0.down", "1.qkv", "1.up", "1.down"}
+    smoothed, divisors = smooth(weights, factors(weights, largest))
+    assert set(divisors) == {"0.qkv", "0.up", "0.down", "1.qkv", "1.up", "1.down"}
     graphs = {
         "exact": build(weights, "fp32"),
-        "same": build(smoothed, "fp32", factors),
+        "same": build(smoothed, "fp32", divisors),
         "plain": build(weights, "int8"),
-        "smooth": build(smoothed, "int8", factors),
+        "smooth": build(smoothed, "int8", divisors),
     }
     logits = {}
     for name, graph in graphs.items():
@@ -308,10 +308,10 @@ def test_smoothing_changes_nothing_but_the_rounding(tmp_path: Path) -> None:
     assert error["smooth"] < 0.75 * error["plain"]
 
     path = tmp_path / "smooth" / bundle.GRAPH
-    again, again_factors = read_weights(path), read_smoothing(path)
+    again, again_divisors = read_weights(path), read_smoothing(path)
     assert set(again) == set(weights)
-    assert_allclose(again_factors["1.down"], factors["1.down"], rtol=1e-6)
-    (tmp_path / "twice.onnx").write_bytes(build(again, "int8", again_factors).SerializeToString())
+    assert_allclose(again_divisors["1.down"], divisors["1.down"], rtol=1e-6)
+    (tmp_path / "twice.onnx").write_bytes(build(again, "int8", again_divisors).SerializeToString())
     for name, array in read_weights(tmp_path / "twice.onnx").items():
         assert_allclose(array, again[name], rtol=1e-5, atol=1e-7)
 
