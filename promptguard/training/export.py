@@ -125,7 +125,9 @@ def read_weights(graph: Path) -> dict[str, NDArray[np.float32]]:
 def read_smoothing(graph: Path) -> dict[str, NDArray[np.float32]]:
     """What ``graph.build`` was given as smoothing; empty for a graph without."""
     return {
-        name.removesuffix(".smooth"): 1 / array for name, array in _constants(graph).items() if name.endswith(".smooth")
+        name.removesuffix(".smooth"): (1 / array).astype(np.float32)
+        for name, array in _constants(graph).items()
+        if name.endswith(".smooth")
     }
 
 
