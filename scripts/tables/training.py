@@ -12,8 +12,13 @@ from tables.cells import decimal, percent, recall_at, rows_of
 def tables(results: Path) -> dict[str, str]:
     """Every table of this file by name, from the folder of results."""
     made = {name: runs(json.loads((results / f"{name}.json").read_text())) for name in ("runs", "runs_3")}
-    before, after = (json.loads((results / f"{name}.json").read_text()) for name in ("quality", "quality_continued"))
-    return made | {"continued": continued({"bundle 3": before, "continued": after})}
+    measured = ("quality_3", "quality_continued", "quality_3_later", "quality_mixed")
+    third, went_on, third_later, now = (json.loads((results / f"{name}.json").read_text()) for name in measured)
+    return made | {
+        "continued": continued({"bundle 3": third, "continued": went_on}),
+        "mixed": mixed(json.loads((results / "mixed.json").read_text())),
+        "fourth": continued({"bundle 3": third_later, "half way": now}),
+    }
 
 
 def runs(results: dict[str, Any]) -> str:
@@ -32,6 +37,16 @@ def runs(results: dict[str, Any]) -> str:
     head = ["run", "steps", "seconds", "AUROC", "public", "contextual", "harmless neighbours", "ranked right",
             "recall at 1 % of ordinary"]  # fmt: skip
     return rows_of(head, body)
+
+
+def mixed(results: dict[str, Any]) -> str:
+    """Weights on the way from one run to the next."""
+    names = ("all", "public", "contextual", "content", "neighbours")
+    body = [
+        [name, *(f"{row[figure]:.3f}" for figure in names), f"{100 * row['ranked_right']:.1f} %"]
+        for name, row in results["weights"].items()
+    ]
+    return rows_of(["weights", "AUROC", "public", "contextual", "content", "harmless neighbours", "ranked right"], body)
 
 
 def continued(results: dict[str, dict[str, Any]]) -> str:
