@@ -24,8 +24,8 @@ from promptguard.training.data import read_jsonl
 from promptguard.training.export import uncalibrated
 
 SURE = 2 / 3
-"""Share of resamples of the sources in which the example index must raise recall to have a part in the risk: what it raises on
-average counts more than certainty, and it costs a fraction of a millisecond."""
+"""Share of resamples of the sources in which the example index must raise recall to have a part in the risk: what it
+raises on average counts more than certainty, and it costs a fraction of a millisecond."""
 
 
 def main() -> None:
