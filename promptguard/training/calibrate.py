@@ -32,6 +32,10 @@ CONTRAST = 0.15
 """Share of benign readings of contrast groups and twins when probabilities are fitted. They are made to be hard,
 nobody's traffic, and do not count in the thresholds."""
 
+_FULL_SAY = 50
+"""Records from which a source has the same say as larger ones; a smaller one has less, or a single text of it would set
+a threshold."""
+
 _APPLICATIONS = ("traffic", "dialogues")
 _EVERYDAY = ("everyday", "benign", "hard_negatives")
 _MADE_HARD = frozenset({"carrier_twin", "carrier_quote", "user_twin", "user_quote"})
@@ -73,15 +77,18 @@ def kind(record: Row) -> str:
 
 
 def weights(records: Sequence[Row], *, prior: float = PRIOR, contrast: float = CONTRAST) -> Floats:
-    """Weights under which risky records make up ``prior`` and sources of a kind count alike."""
+    """Weights under which risky records make up ``prior`` and sources of a kind, unless small, count alike."""
     risky = is_risky(records)
     share = {**{name: (1 - contrast) * part for name, part in TRAFFIC.items()}, "contrast": contrast}
     keys = [(bool(x), r["family"] if x else kind(r), r["source"]) for x, r in zip(risky, records, strict=True)]
     size = Counter(keys)
-    sources = Counter((x, part) for x, part, _ in size)
+    say: Counter[tuple[bool, str]] = Counter()
+    for (x, part, _), count in size.items():
+        say[x, part] += min(count, _FULL_SAY)
     result = np.zeros(len(records))
     for i, (x, part, source) in enumerate(keys):
-        result[i] = (1.0 if x else share[part]) / (size[x, part, source] * sources[x, part])
+        count = size[x, part, source]
+        result[i] = (1.0 if x else share[part]) * min(count, _FULL_SAY) / (count * say[x, part])
     for side, mass in ((risky, prior), (~risky, 1 - prior)):
         result[side] *= mass / result[side].sum()
     return result

@@ -52,13 +52,21 @@ def traffic(count: int) -> tuple[list[dict[str, object]], list[Analysis]]:
 
 
 def test_weights_give_the_prior_and_equal_sources() -> None:
-    records = [record("a", "attacks", ["fraud"])] * 3 + [record("b", "attacks", ["fraud"])]
-    records += [record("c", "benign", [])] * 5 + [record("d", "benign", []), record("everyday", "neighbours", [])]
+    records = [record("a", "attacks", ["fraud"])] * 150 + [record("b", "attacks", ["fraud"])] * 50
+    records += [record("c", "benign", [])] * 250 + [record("d", "benign", [])] * 50
+    records += [record("everyday", "neighbours", [])]
     weight = module.weights(records, prior=0.2)
-    assert weight[:4].sum() == pytest.approx(0.2)
-    assert weight[4:].sum() == pytest.approx(0.8)
-    assert weight[:3].sum() == pytest.approx(weight[3])
-    assert weight[4:9].sum() == pytest.approx(weight[9])
+    assert weight[:200].sum() == pytest.approx(0.2)
+    assert weight[200:].sum() == pytest.approx(0.8)
+    assert weight[:150].sum() == pytest.approx(weight[150:200].sum())
+    assert weight[200:450].sum() == pytest.approx(weight[450:500].sum())
+
+
+def test_a_text_of_a_small_source_weighs_no_more_than_others() -> None:
+    records = [record("a", "attacks", ["fraud"])] * 50
+    records += [record("c", "benign", [])] * 50 + [record("tiny", "benign", [])]
+    weight = module.weights(records)
+    assert weight[-1] == pytest.approx(weight[-2])
 
 
 def test_contrast_does_not_count_in_thresholds() -> None:
