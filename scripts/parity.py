@@ -9,6 +9,7 @@ from __future__ import annotations
 import argparse
 import json
 import random
+import shutil
 import sys
 import tempfile
 from pathlib import Path
@@ -52,7 +53,13 @@ def main() -> None:
     risks, decisions = {}, {}
     with tempfile.TemporaryDirectory() as folder:
         for precision in ("fp32", "fp16"):
-            write_bundle(Path(folder) / precision, weights, tokenizer, precision, manifest)
+            made = Path(folder) / precision
+            write_bundle(made, weights, tokenizer, precision, manifest)
+            # The example index may have a part in the risk.
+            for name in (bundle.EXAMPLES, bundle.VECTORS):
+                if (arguments.bundle / name).exists():
+                    shutil.copyfile(arguments.bundle / name, made / name)
+            bundle.write_manifest(made, json.loads((made / bundle.MANIFEST).read_text()))
         for name, place in {
             "fp32": Path(folder) / "fp32",
             "fp16": Path(folder) / "fp16",
