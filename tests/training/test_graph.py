@@ -203,19 +203,26 @@ def test_another_precision_keeps_everything_else(tiny: Path, tmp_path: Path, pre
 # Torch
 
 
-@pytest.mark.train
-def test_two_runs_are_one_pass_of_the_network(tmp_path: Path) -> None:
-    torch = pytest.importorskip("torch")
-    transformers = pytest.importorskip("transformers")
+def small_network(base: Path, *, spread: float) -> Any:
+    """A network of two layers with random weights, its encoder kept in ``base``."""
+    torch, transformers = pytest.importorskip("torch"), pytest.importorskip("transformers")
     from promptguard.training.model import PairEncoder
 
     torch.manual_seed(3)
     config = transformers.BertConfig(
         vocab_size=3000, hidden_size=64, num_hidden_layers=2, num_attention_heads=2, intermediate_size=128,
-        max_position_embeddings=96, initializer_range=0.3,
+        max_position_embeddings=96, initializer_range=spread,
     )  # fmt: skip
-    transformers.BertModel(config, add_pooling_layer=False).save_pretrained(tmp_path / "base")
-    network = PairEncoder(str(tmp_path / "base")).eval()
+    transformers.BertModel(config, add_pooling_layer=False).save_pretrained(base)
+    return PairEncoder(str(base)).eval()
+
+
+@pytest.mark.train
+def test_two_runs_are_one_pass_of_the_network(tmp_path: Path) -> None:
+    torch = pytest.importorskip("torch")
+    from promptguard.training.model import PairEncoder
+
+    network = small_network(tmp_path / "base", spread=0.3)
     for head in (network.cls, network.query, network.value, network.span, network.project):
         torch.nn.init.normal_(head.weight, std=0.3)
     weights = {name: tensor.numpy() for name, tensor in network.state_dict().items() if "position_ids" not in name}
@@ -263,19 +270,12 @@ def test_two_runs_are_one_pass_of_the_network(tmp_path: Path) -> None:
 @pytest.mark.train
 def test_smoothing_changes_nothing_but_the_rounding(tmp_path: Path) -> None:
     torch = pytest.importorskip("torch")
-    transformers = pytest.importorskip("transformers")
     from promptguard.training.batches import Collator, Store
     from promptguard.training.examples import Example, Row
-    from promptguard.training.model import OUTPUTS, PairEncoder
+    from promptguard.training.model import OUTPUTS
     from promptguard.training.smoothing import factors, largest_inputs, smooth
 
-    torch.manual_seed(3)
-    config = transformers.BertConfig(
-        vocab_size=3000, hidden_size=64, num_hidden_layers=2, num_attention_heads=2, intermediate_size=128,
-        max_position_embeddings=96, initializer_range=0.1,
-    )  # fmt: skip
-    transformers.BertModel(config, add_pooling_layer=False).save_pretrained(tmp_path / "base")
-    network = PairEncoder(str(tmp_path / "base")).eval()
+    network = small_network(tmp_path / "base", spread=0.1)
     with torch.no_grad():  # one channel that dwarfs the others, as trained encoders have
         for name, parameter in network.named_parameters():
             if name.endswith("LayerNorm.weight"):
