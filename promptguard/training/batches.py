@@ -109,8 +109,10 @@ class Store:
         )
 
     def save(self, path: Path) -> None:
-        """Write all arrays to one compressed file in NumPy's format."""
-        np.savez_compressed(path, **{f.name: getattr(self, f.name) for f in fields(self)})
+        """Write all arrays to one compressed file in NumPy's format; an interrupted one leaves none under its name."""
+        partial = path.with_suffix(".partial.npz")  # NumPy adds .npz to any other name
+        np.savez_compressed(partial, **{f.name: getattr(self, f.name) for f in fields(self)})
+        partial.replace(path)
 
     @classmethod
     def load(cls, path: Path) -> Store:

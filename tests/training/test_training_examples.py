@@ -122,6 +122,23 @@ def test_a_store_keeps_wordings_and_comes_back_as_it_was(
     assert first[: len(made[0].rows[0].contexts[0])] == list(made[0].rows[0].contexts[0])
 
 
+def test_an_interrupted_save_leaves_the_store_as_it_was(
+    tokenizer: Tokenizer, contexts: ContextEncoder, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store = Store.of({"benign": [examples(record("Where is my parcel?", []), tokenizer, contexts)]})
+    store.save(tmp_path / "store.npz")
+    before = (tmp_path / "store.npz").read_bytes()
+
+    def cut_short(path: Path, **arrays: np.ndarray) -> None:
+        path.write_bytes(b"PK")
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(np, "savez_compressed", cut_short)
+    with pytest.raises(KeyboardInterrupt):
+        store.save(tmp_path / "store.npz")
+    assert (tmp_path / "store.npz").read_bytes() == before
+
+
 def test_every_example_in_two_wordings(tokenizer: Tokenizer, contexts: ContextEncoder) -> None:
     prompts = ("Parcel desk.", "Desk for parcels.", "We answer about parcels.")
     wordings = [{"system_prompt": prompt} for prompt in prompts]
