@@ -12,12 +12,15 @@ from tables.cells import decimal, percent, recall_at, rows_of
 def tables(results: Path) -> dict[str, str]:
     """Every table of this file by name, from the folder of results."""
     made = {name: runs(json.loads((results / f"{name}.json").read_text())) for name in ("runs", "runs_3")}
-    measured = ("quality_3", "quality_continued", "quality_3_later", "quality_mixed")
-    third, went_on, third_later, now = (json.loads((results / f"{name}.json").read_text()) for name in measured)
+    measured = ("quality_3", "quality_continued", "quality_3_later", "quality_mixed", "quality_31", "quality_4")
+    third, went_on, third_later, half_way, rounded, fourth = (
+        json.loads((results / f"{name}.json").read_text()) for name in measured
+    )
     return made | {
         "continued": continued({"bundle 3": third, "continued": went_on}),
         "mixed": mixed(json.loads((results / "mixed.json").read_text())),
-        "fourth": continued({"bundle 3": third_later, "half way": now}),
+        "fourth": continued({"bundle 3": third_later, "half way": half_way}),
+        "bundle_4": continued({"bundle 3.1": rounded, "bundle 4": fourth}),
     }
 
 
@@ -58,6 +61,7 @@ def continued(results: dict[str, dict[str, Any]]) -> str:
         "default mode: caught": lambda r: percent(r["overall"]["recall"]),
         "default mode: false alarms": lambda r: percent(r["overall"]["false_alarm_rate"]),
         "groups ranked right": lambda r: percent(r["groups"]["overall"]["ranked"]),
+        "groups, every record right": lambda r: percent(r["groups"]["overall"]["right"]),
         "groups, requester's role: ranked right": lambda r: percent(r["groups"]["by_factor"]["user_role"]["ranked"]),
         "macro-F1 over ten intents": lambda r: percent(r["intents"]["macro_f1"]),
         "spans that hold the attack": lambda r: percent(r["spans"]["overall"]["contains_90"]),
