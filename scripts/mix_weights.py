@@ -2,7 +2,8 @@ r"""Weights between those of two runs, the second having gone on from the first 
 
 What a run learnt from new records it often paid for with something it knew; part of the way keeps more of both.
 
-    python scripts/mix_weights.py --first FOLDER/weights.pt --second runs/more/weights.pt --share 0.6 --out runs/mixed
+    python scripts/mix_weights.py --first FOLDER/weights.pt --called "promptguard-l6 3" --second runs/more/weights.pt \
+            --share 0.6 --out runs/mixed
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ import torch
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--first", type=Path, required=True)
+    parser.add_argument("--called", required=True, help="what the first weights are, for the manifest")
     parser.add_argument("--second", type=Path, required=True)
     parser.add_argument("--share", type=float, required=True, help="of the way to the second")
     parser.add_argument("--out", type=Path, required=True)
@@ -31,7 +33,7 @@ def main() -> None:
     arguments.out.mkdir(parents=True, exist_ok=True)
     torch.save(mixed, arguments.out / "weights.pt")
     settings = json.loads((arguments.second.parent / "settings.json").read_text())
-    settings["mixed"] = {"share_of_this_run": arguments.share, "with": "the weights it started from"}
+    settings["mixed"] = {"share_of_this_run": arguments.share, "with": arguments.called}
     (arguments.out / "settings.json").write_text(json.dumps(settings, indent=1))
 
 
