@@ -506,7 +506,14 @@ def test_ctrl_c(tmp_path: Path, bundle: Path) -> None:
     command = [sys.executable, "-m", "promptguard", "scan", str(source), "-o", str(tmp_path / "out")]
     command += ["--model", str(bundle), "--workers", "2"]
     environment = {**os.environ, "PYTHONPATH": str(ROOT)}
-    process = subprocess.Popen(command, env=environment, start_new_session=True, stderr=subprocess.PIPE)
+    process = subprocess.Popen(
+        command,
+        env=environment,
+        start_new_session=True,
+        stderr=subprocess.PIPE,
+        # Tests in the background of a shell inherit an ignored SIGINT; a terminal's jobs do not.
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
+    )
     wait_for(tmp_path / "out" / ".work" / "part-00000.parquet", b"PAR1", 1, process)
     os.killpg(process.pid, signal.SIGINT)
     _, said = process.communicate(timeout=60)
